@@ -1,0 +1,65 @@
+"""Weights of two-layer ReLU networks from samples with symmetric inputs, in one pass.
+
+Public names are imported when they are first used, so that ``import fastsym`` is quick and the
+command line does not load what it does not need.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "MomentAccumulator": "moments",
+    "TwoLayerNetwork": "network",
+    "TwoLayerRegressor": "estimator",
+    "accumulate": "moments",
+    "make_two_layer": "datasets",
+    "parameter_error": "metrics",
+}
+_MODULES = ("datasets", "diagnostics", "exceptions", "metrics", "moments", "sources", "spectral")
+
+__all__ = [
+    "MomentAccumulator",
+    "TwoLayerNetwork",
+    "TwoLayerRegressor",
+    "__version__",
+    "accumulate",
+    "datasets",
+    "diagnostics",
+    "exceptions",
+    "make_two_layer",
+    "metrics",
+    "moments",
+    "parameter_error",
+    "sources",
+    "spectral",
+]
+
+if TYPE_CHECKING:
+    from fastsym import (
+        datasets,
+        diagnostics,
+        exceptions,
+        metrics,
+        moments,
+        sources,
+        spectral,
+    )
+    from fastsym.datasets import make_two_layer
+    from fastsym.estimator import TwoLayerRegressor
+    from fastsym.metrics import parameter_error
+    from fastsym.moments import MomentAccumulator, accumulate
+    from fastsym.network import TwoLayerNetwork
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fastsym.{name}")
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"fastsym.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'fastsym' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

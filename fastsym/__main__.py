@@ -1,0 +1,5 @@
+"""``python -m fastsym``."""
+
+from fastsym.cli import main
+
+main()

@@ -1,0 +1,125 @@
+"""Checks of user input, so that a bad value stops at the door with a message that names it."""
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def as_rows(name: str, array: Any) -> NDArray[Any]:
+    """Return `array` as a real numeric array of shape (n_samples, n_columns), without copying.
+
+    A one-dimensional array of outputs (`name` begins with Y) becomes a single column. Integers and
+    booleans are accepted and converted when they are staged; values are not checked here.
+
+    Raises
+    ------
+    ValueError
+        If the array is sparse, complex, not numeric, not two-dimensional, or has no column.
+    """
+    if hasattr(array, "toarray") and hasattr(array, "nnz"):
+        raise ValueError(f"{name} must be a dense array, got sparse {type(array).__name__}; "
+                         f"pass {name}.toarray().")  # fmt: skip
+    rows = np.asarray(array)
+    if rows.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} must be real, got {rows.dtype}.")
+    if rows.dtype.kind not in "fiub":
+        try:
+            rows = rows.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be numeric, got dtype {rows.dtype}: {error}") from None
+    if rows.ndim == 1 and name.startswith("Y"):
+        rows = rows[:, None]
+    if rows.ndim != 2:
+        raise ValueError(
+            f"{name} must have shape (n_samples, n_columns), got an array of shape {rows.shape}; "
+            f"use {name}.reshape(-1, 1) for one column or {name}.reshape(1, -1) for one sample."
+        )
+    if rows.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one column, got shape {rows.shape}.")
+    return rows
+
+
+def check_finite(name: str, rows: NDArray[Any], first_row: int = 0) -> None:
+    """Raise ValueError naming the first row of `rows` with a NaN or an infinity.
+
+    `first_row` is the number of the array's first row in what the user passed.
+    """
+    # One sum is finite unless a value is not, or the sum overflows: only then look closely.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rows.dtype.kind != "f" or np.isfinite(rows.sum()):
+            return
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        row = int(bad.argmax())
+        value = "NaN" if np.isnan(rows[row]).any() else "infinity"
+        raise ValueError(
+            f"{name} contains {value} (first in row {first_row + row}); every value must be finite "
+            "(no NaN, no inf): remove or repair these rows."
+        )
+
+
+def check_pair(
+    X: Any,
+    Y: Any,
+    n_features: int | None = None,
+    n_outputs: int | None = None,
+    first_row: int = 0,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return X (n, d) and Y (n, m) as matching arrays of finite numbers, without copying.
+
+    `first_row` is the number of their first row in what the user passed.
+
+    Raises
+    ------
+    ValueError
+        If either is not a finite numeric array, if the numbers of rows differ, or if the number
+        of columns is not n_features or n_outputs where these are given.
+    """
+    X, Y = as_rows("X", X), as_rows("Y", Y)
+    if len(X) != len(Y):
+        raise ValueError(
+            f"X and Y must have the same number of rows, got inconsistent numbers of samples: "
+            f"{len(X)} and {len(Y)}."
+        )
+    for name, rows, expected, what in (("X", X, n_features, "features"),
+                                       ("Y", Y, n_outputs, "outputs")):  # fmt: skip
+        if expected is not None and rows.shape[1] != expected:
+            raise ValueError(
+                f"{name} has {rows.shape[1]} {what}, expected {expected} as in the rows before."
+            )
+        check_finite(name, rows, first_row)
+    return X, Y
+
+
+def check_n_hidden(n_hidden: Any) -> int | None:
+    """Return n_hidden as an int, or None for "auto".
+
+    Raises
+    ------
+    ValueError
+        If it is neither "auto" nor a positive integer.
+    """
+    if isinstance(n_hidden, str) and n_hidden == "auto":
+        return None
+    if isinstance(n_hidden, Integral) and not isinstance(n_hidden, bool) and int(n_hidden) >= 1:
+        return int(n_hidden)
+    raise ValueError(f'n_hidden must be "auto" or an integer of at least 1, got {n_hidden!r}.')
+
+
+def check_fits(n_hidden: int | None, n_features: int, n_outputs: int) -> None:
+    """Raise ValueError if n_hidden exceeds min(n_features, n_outputs)."""
+    limit = min(n_features, n_outputs)
+    if n_hidden is not None and n_hidden > limit:
+        raise ValueError(
+            f"n_hidden must be at most min(n_features, n_outputs) = min({n_features}, {n_outputs})"
+            f" = {limit} for the weights to be identifiable from these moments, got {n_hidden}."
+        )
+
+
+def as_generator(random_state: Any) -> np.random.Generator:
+    """Return a NumPy Generator from None, an int, a SeedSequence, a RandomState or a Generator."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(0, 2**31, size=4))
+    return np.random.default_rng(random_state)

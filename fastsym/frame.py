@@ -1,0 +1,275 @@
+"""The frame: the k-dimensional coordinates in which quartic moments are accumulated.
+
+A frame is estimated once, from a pilot of some thousand samples, and then frozen. Estimation
+uses second moments only.
+"""
+
+import hashlib
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from fastsym._validation import check_fits, check_n_hidden, check_pair
+from fastsym.exceptions import RankDeficientWarning
+
+_SIGN_DRAWS = 20
+_SIGN_MARGIN = 1.25
+_EVEN_SAMPLES_PER_TERM = 3
+_EVEN_ROWS = 4096
+
+
+def pair_indices(n_hidden: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return indices (a, b), a <= b, of the k (k + 1) / 2 pairs in the kernels' order."""
+    return np.triu_indices(n_hidden)
+
+
+def whitening(moment: NDArray[np.float64], tolerance: float = 0.0) -> NDArray[np.float64]:
+    """Whitening map of a second-moment matrix, without the directions in which it is singular.
+
+    Parameters
+    ----------
+    moment : ndarray of shape (n, n)
+        Symmetric positive semi-definite.
+    tolerance : float
+        Eigenvalues of the matrix scaled to unit diagonal count as zero up to this share of the
+        largest, or 100 n eps if that is more; the scaling makes the rank independent of units.
+
+    Returns
+    -------
+    whiten : ndarray of shape (n, rank)
+        whiten^T moment whiten = I.
+    """
+    scale = np.sqrt(np.diag(moment))
+    scale = np.where(scale > 0, scale, 1)
+    values, vectors = np.linalg.eigh(moment / scale / scale[:, None])
+    kept = values > max(tolerance, 100 * len(moment) * np.finfo(float).eps) * values[-1]
+    return vectors[:, kept] / np.sqrt(values[kept]) / scale[:, None]
+
+
+def whiten_inputs(moment: NDArray[np.float64], tolerance: float = 0.0) -> NDArray[np.float64]:
+    """`whitening` of C = E[x x^T], with a warning where C is singular.
+
+    Warns
+    -----
+    RankDeficientWarning
+        If C does not have full rank. Weights then have no part in its null space, which the
+        samples do not show.
+    """
+    whiten = whitening(moment, tolerance)
+    n_features, rank = whiten.shape
+    if rank < n_features:
+        warnings.warn(
+            f"the second moments of X have rank {rank} of {n_features} (constant zero or linearly "
+            "dependent columns): a pseudo-inverse is used, and weights in the remaining "
+            f"{n_features - rank} directions are set to zero",
+            RankDeficientWarning,
+            stacklevel=3,
+        )
+    return whiten
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Coordinates x' = x input_map, y' = y output_map for the quartic moments, both of length k.
+
+    Two frames are equal when all their numbers are.
+
+    Parameters
+    ----------
+    input_map : ndarray of shape (n_features, n_hidden)
+        Whitens x and keeps the directions that the rows of W span.
+    output_map : ndarray of shape (n_outputs, n_hidden)
+        Maps y so that the odd part of y' is x' / 2 on the pilot.
+    even_map : ndarray of shape (1 + n_pairs, n_outputs)
+        Regression of y on (1, pairs of x'): the even part of y that quadratic functions explain.
+        Subtracting it does not change E[x y^T], for symmetric x, and removes most of its
+        sampling error (a control variate).
+    input_scale : ndarray of shape (n_features,)
+        Root mean square of each input, the unit of the third moments of the symmetry test.
+    correlations : ndarray of shape (n_correlations,)
+        Singular values of the whitened cross-covariance of x and y (canonical correlations).
+    noise_floor : float
+        Value that a correlation reaches by chance.
+    n_pilot : int
+        Samples the frame was estimated from.
+
+    References
+    ----------
+    Ge, Kuditipudi, Li, Wang, ICLR 2019, section 2: the rows of A W, hence those of W, are found
+    from E[x y^T] and E[x x^T].
+    """
+
+    input_map: NDArray[np.float64]
+    output_map: NDArray[np.float64]
+    even_map: NDArray[np.float64]
+    input_scale: NDArray[np.float64]
+    correlations: NDArray[np.float64]
+    noise_floor: float
+    n_pilot: int
+
+    @property
+    def n_features(self) -> int:
+        """Number of inputs d."""
+        return self.input_map.shape[0]
+
+    @property
+    def n_hidden(self) -> int:
+        """Number of hidden units k."""
+        return self.input_map.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs m."""
+        return self.output_map.shape[0]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the content as named arrays."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any]) -> "Frame":
+        """Rebuild a frame from `to_arrays`."""
+        values = {field.name: arrays[field.name] for field in fields(cls)}
+        values["noise_floor"] = float(values["noise_floor"])
+        values["n_pilot"] = int(values["n_pilot"])
+        return cls(**values)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        mine, theirs = self.to_arrays(), other.to_arrays()
+        return all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+    def __hash__(self) -> int:
+        return hash(hashlib.sha256(self.input_map.tobytes()).digest())
+
+
+def _noise_floor(
+    x: NDArray[np.float64], residual: NDArray[np.float64], whiten_y: NDArray[np.float64]
+) -> float:
+    """Largest canonical correlation when x has nothing to do with y.
+
+    Flipping the sign of each x at random leaves symmetric inputs as they are in distribution and
+    breaks their tie to y, whatever the tails and the variances that change from sample to sample.
+    """
+    n, rank = x.shape
+    y = residual @ whiten_y
+    generator = np.random.default_rng(0)  # part of the method: the same data give the same frame
+    largest = 0.0
+    for _ in range(_SIGN_DRAWS):
+        signs = np.where(generator.random((n, 1)) < 0.5, -1.0, 1.0)
+        largest = max(largest, float(np.linalg.norm(x.T @ (y * signs) / n, 2)))
+    # Fitting `rank` regressors has shrunk the residual.
+    return _SIGN_MARGIN * largest / np.sqrt(max(1 - rank / n, 1 / n))
+
+
+def _even_regression(x: NDArray[np.float64], Y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Regress Y (n, m) on (1, pairs of x), or on 1 alone when n is small for that."""
+    n, k = x.shape
+    a, b = pair_indices(k)
+    n_terms = 1 + len(a)
+    if n < _EVEN_SAMPLES_PER_TERM * n_terms:
+        coefficients = np.zeros((n_terms, Y.shape[1]))
+        coefficients[0] = Y.mean(axis=0)
+        return coefficients
+    gram = np.zeros((n_terms, n_terms))
+    moments = np.zeros((n_terms, Y.shape[1]))
+    for first in range(0, n, _EVEN_ROWS):
+        rows = x[first : first + _EVEN_ROWS]
+        terms = np.concatenate([np.ones((len(rows), 1)), rows[:, a] * rows[:, b]], axis=1)
+        gram += terms.T @ terms
+        moments += terms.T @ Y[first : first + _EVEN_ROWS]
+    # Pairs can be dependent (x_a^2 is constant for inputs of +-1). Any coefficients are valid here,
+    # so a ridge far below the sampling error is enough.
+    gram[np.diag_indices(n_terms)] += 1e-8 * np.trace(gram) / n_terms
+    return linalg.solve(gram, moments, assume_a="pos")
+
+
+def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
+    """Estimate a frame from pilot samples.
+
+    Parameters
+    ----------
+    X : array_like of shape (n_pilot, n_features)
+    Y : array_like of shape (n_pilot, n_outputs)
+        A one-dimensional Y is one output.
+    n_hidden : int or "auto"
+        Number of hidden units. "auto" counts the canonical correlations of x and y above the
+        noise floor.
+
+    Returns
+    -------
+    frame : Frame
+
+    Raises
+    ------
+    ValueError
+        If the samples are not finite or too few (more than n_features are needed), if all of
+        X or of Y is constant, or if n_hidden exceeds min(n_features, n_outputs) or the rank of
+        the samples.
+
+    Warns
+    -----
+    RankDeficientWarning
+        If the second moments of X are singular.
+
+    References
+    ----------
+    Ge, Kuditipudi, Li, Wang, ICLR 2019, section 2, for the span of the weights; canonical
+    correlations as in Hotelling (1936), doi:10.1093/biomet/28.3-4.321.
+    """
+    wanted = check_n_hidden(n_hidden)
+    X, Y = check_pair(X, Y)
+    (n, d), m = X.shape, Y.shape[1]
+    check_fits(wanted, d, m)
+    if n <= d:
+        raise ValueError(
+            f"too few samples: n_samples={n} with n_features={d}; more samples than features "
+            "are needed to estimate the second moments (and many more for accurate weights)."
+        )
+    # One layout, so that the same rows give the same bits.
+    X, Y = np.array(X, np.float64, order="C"), np.array(Y, np.float64, order="C")
+    with np.errstate(over="ignore", invalid="ignore"):
+        moment = X.T @ X / n
+        centred = Y - Y.mean(axis=0)
+        output_moment = centred.T @ centred / n
+        cross = X.T @ centred / n
+    for name, matrix in (("X", moment), ("Y", output_moment)):
+        if not np.isfinite(matrix).all():
+            raise ValueError(
+                f"the second moments of {name} overflow: its largest value is "
+                f"{np.abs(X if name == 'X' else Y).max():.3g}; rescale {name}."
+            )
+    for name, matrix, what in (("X", moment, "zero"), ("Y", output_moment, "constant")):
+        if not matrix.any():
+            raise ValueError(f"{name} is {what} in every sample, which determines no weights.")
+    whiten_x = whiten_inputs(moment)
+    whiten_y = whitening(output_moment)
+
+    left, correlations, right = np.linalg.svd(whiten_x.T @ cross @ whiten_y, full_matrices=False)
+    residual = centred - X @ (whiten_x @ (whiten_x.T @ cross))
+    floor = _noise_floor(X @ whiten_x, residual, whiten_y)
+    k = max(1, int((correlations > floor).sum())) if wanted is None else wanted
+    if k > len(correlations):
+        raise ValueError(
+            f"n_hidden={k} exceeds the rank of the samples: X has rank {whiten_x.shape[1]} "
+            f"and Y has rank {whiten_y.shape[1]}; use n_hidden of at most {len(correlations)}, or "
+            "more varied samples."
+        )
+    # A correlation of exactly zero leaves y' without scale; eps keeps it finite, and the noise
+    # floor tells the user.
+    strength = 2 * np.maximum(correlations[:k], np.finfo(float).eps)
+    input_map = whiten_x @ left[:, :k]
+    return Frame(
+        input_map=input_map,
+        output_map=whiten_y @ right[:k].T / strength,
+        even_map=_even_regression(X @ input_map, residual + Y.mean(axis=0)),
+        input_scale=np.where(np.diag(moment) > 0, np.sqrt(np.diag(moment)), 1.0),
+        correlations=correlations,
+        noise_floor=floor,
+        n_pilot=n,
+    )

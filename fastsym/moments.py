@@ -1,0 +1,614 @@
+"""Moments of the samples, accumulated in one pass with memory that does not grow.
+
+`MomentAccumulator` stages rows into superblocks of fixed size and hands these to the kernels, so
+that neither the sizes of the chunks in which rows arrive nor the number of threads changes a bit
+of the result. `Moments` is what it holds at the end: expectations, ready for the spectral layer.
+"""
+
+import copy
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsym._files import read_arrays, write_arrays
+from fastsym._validation import check_fits, check_n_hidden, check_pair
+from fastsym.frame import Frame, estimate_frame
+from fastsym.sources import PairedRows
+
+FILE_KIND = "moments"
+FILE_VERSION = 1
+
+SUPERBLOCK_ROWS = 8192
+"""Rows staged before they are accumulated; also the pilot of a stream."""
+
+SPREAD_PILOT = 4
+"""A source that can be read again gives a pilot so many times larger than a stream's."""
+
+_TASKS = 64
+_LANE_BYTES = 32 << 20
+
+# Numba's workqueue layer aborts when two threads enter a parallel function at once.
+_kernel_lock = threading.Lock()
+
+
+@contextmanager
+def _kernel_threads(n_jobs: int | None) -> Iterator[None]:
+    """Hold the kernels for this thread, with at most n_jobs threads (None or -1: all)."""
+    import numba
+
+    with _kernel_lock:
+        before = numba.get_num_threads()
+        if n_jobs is not None and n_jobs != -1:
+            numba.set_num_threads(min(n_jobs, before))
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
+def load_kernels(compute_dtype: str = "float64") -> None:
+    """Load the compiled kernels, or compile them, before they are needed.
+
+    Parameters
+    ----------
+    compute_dtype : {"float64", "float32"}, default="float64"
+    """
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((8, 1))
+    MomentAccumulator(1, compute_dtype=compute_dtype).update(X, np.maximum(X, 0)).moments()
+
+
+def staged_rows(n_features: int, n_outputs: int) -> int:
+    """Rows of a superblock: SUPERBLOCK_ROWS, more if that is few for so many columns."""
+    factor = -(-4 * (n_features + n_outputs) // SUPERBLOCK_ROWS)
+    return SUPERBLOCK_ROWS * max(1, factor)
+
+
+def _sum_shapes(d: int, m: int, k: int) -> dict[str, tuple[int, ...]]:
+    pairs, triples = k * (k + 1) // 2, k * (k + 1) * (k + 2) // 6
+    return {
+        "second": (1 + d + m, 1 + d + m),
+        "even_cross": (1 + d, m),
+        "third": (2, d),
+        "yyxx": (pairs, pairs),
+        "yxxx": (k, triples),
+    }
+
+
+def _lanes(d: int, m: int, k: int) -> int:
+    """Private copies of the sums: a power of two, bounded by memory and not by the machine."""
+    size = sum(8 * int(np.prod(shape)) for shape in _sum_shapes(d, m, k).values())
+    lanes = _TASKS
+    while lanes > 1 and lanes * size > _LANE_BYTES:
+        lanes //= 2
+    return lanes
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Expectations over the samples, each a sum divided by n_samples.
+
+    With k = n_hidden, P = k (k + 1) / 2, Q = k (k + 1) (k + 2) / 6, x' = x input_map and
+    y' = y output_map in the frame; pairs and triples are products of coordinates in lexicographic
+    order, without weights for repeated indices.
+
+    Parameters
+    ----------
+    n_samples : int
+    frame : Frame
+    second : ndarray of shape (1 + d + m, 1 + d + m)
+        E[v v^T], v = (1, x, y), not centred.
+    even_cross : ndarray of shape (1 + d, m)
+        E[(1, x) e^T], e = (1, pairs of x') even_map. Its rows for x are zero in the population.
+    third : ndarray of shape (2, d)
+        *Sums* of t^3 and of t^6, t = x_i / input_scale_i, for the symmetry test.
+    yyxx : ndarray of shape (P, P)
+        E[(pairs of y') (pairs of x')^T].
+    yxxx : ndarray of shape (k, Q)
+        E[y' (triples of x')^T].
+    precision : float
+        Machine epsilon of the arithmetic within a block.
+    """
+
+    n_samples: int
+    frame: Frame
+    second: NDArray[np.float64]
+    even_cross: NDArray[np.float64]
+    third: NDArray[np.float64]
+    yyxx: NDArray[np.float64]
+    yxxx: NDArray[np.float64]
+    precision: float = float(np.finfo(np.float64).eps)
+
+    @property
+    def _columns(self) -> tuple[slice, slice]:
+        d = self.frame.n_features
+        return slice(1, 1 + d), slice(1 + d, None)
+
+    @property
+    def input_mean(self) -> NDArray[np.float64]:
+        """E[x], shape (d,)."""
+        return self.second[0, self._columns[0]]
+
+    @property
+    def output_mean(self) -> NDArray[np.float64]:
+        """E[y], shape (m,)."""
+        return self.second[0, self._columns[1]]
+
+    @property
+    def input_moment(self) -> NDArray[np.float64]:
+        """C = E[x x^T], shape (d, d), not centred."""
+        return self.second[self._columns[0], self._columns[0]]
+
+    @property
+    def output_moment(self) -> NDArray[np.float64]:
+        """E[y y^T], shape (m, m), not centred."""
+        return self.second[self._columns[1], self._columns[1]]
+
+    @property
+    def cross_moment(self) -> NDArray[np.float64]:
+        """E[x y^T], shape (d, m), as the samples have it."""
+        return self.second[self._columns[0], self._columns[1]]
+
+    @property
+    def reduced_cross_moment(self) -> NDArray[np.float64]:
+        """E[x (y - e)^T], shape (d, m): E[x y^T] with less sampling error, as E[x e^T] = 0."""
+        return self.cross_moment - self.even_cross[1:]
+
+
+class MomentAccumulator:
+    """One pass over samples: second moments in full, quartic moments in a frame of n_hidden axes.
+
+    The first rows of the stream are the pilot from which the frame is estimated (none if `frame` is
+    given); they are accumulated too. Memory depends on the shapes only. Rows may arrive in chunks
+    of any sizes: the same stream gives the same bits, however it is cut and for any number of
+    threads.
+
+    Parameters
+    ----------
+    n_hidden : int or "auto", default="auto"
+        Number of hidden units k. "auto" counts the canonical correlations of x and y above their
+        noise floor in the pilot. Must be left at "auto" or agree when `frame` is given.
+    frame : Frame, default=None
+        Coordinates to accumulate in, those of another accumulator that this one shall be merged
+        with. None: estimated from the pilot.
+    compute_dtype : {"float64", "float32"}, default="float64"
+        Arithmetic within a block of 128 samples; sums over blocks are always float64. Rows are
+        converted to it when they are staged.
+    n_jobs : int, default=None
+        Threads at most; None or -1: all that Numba has.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not one of these.
+
+    References
+    ----------
+    Ge, Kuditipudi, Li, Wang, ICLR 2019, section 3 for the moments; reduction to k axes and the
+    control variate are this package's (see docs/method.md).
+
+    Examples
+    --------
+    >>> import fastsym
+    >>> X, Y, network = fastsym.make_two_layer(20_000, 4, 3, 3, random_state=0)
+    >>> moments = fastsym.MomentAccumulator(n_hidden=3)
+    >>> for first in range(0, 20_000, 5_000):
+    ...     _ = moments.update(X[first : first + 5_000], Y[first : first + 5_000])
+    >>> moments.n_samples
+    20000
+    >>> estimate = fastsym.spectral.solve(moments.moments()).network
+    >>> fastsym.parameter_error(network, estimate).hidden_error < 1e-3
+    True
+    """
+
+    def __init__(
+        self,
+        n_hidden: Any = "auto",
+        *,
+        frame: Frame | None = None,
+        compute_dtype: str = "float64",
+        n_jobs: int | None = None,
+    ) -> None:
+        wanted = check_n_hidden(n_hidden)
+        if frame is not None and wanted not in (None, frame.n_hidden):
+            raise ValueError(f"n_hidden={n_hidden} differs from the frame's, {frame.n_hidden}.")
+        if compute_dtype not in ("float64", "float32"):
+            raise ValueError(
+                f'compute_dtype must be "float64" or "float32", got {compute_dtype!r}.'
+            )
+        if n_jobs is not None and not (
+            isinstance(n_jobs, Integral) and (n_jobs >= 1 or n_jobs == -1)
+        ):
+            raise ValueError(f"n_jobs must be None, -1 or at least 1, got {n_jobs!r}.")
+        self.n_hidden = n_hidden
+        self.compute_dtype = compute_dtype
+        self.n_jobs = n_jobs
+        self._dtype = np.dtype(compute_dtype)
+        self._frame: Frame | None = None
+        self._shape: tuple[int, int] | None = None  # (n_features, n_outputs)
+        self._rows = np.empty((0, 0), self._dtype)  # staged (1, X, Y)
+        self._n_staged = 0
+        self._n_summed = 0
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        if frame is not None:
+            self._set_shape(frame.n_features, frame.n_outputs)
+            self._set_frame(frame)
+
+    @property
+    def n_samples(self) -> int:
+        """Rows taken in so far, staged ones included."""
+        return self._n_summed + self._n_staged
+
+    @property
+    def n_features(self) -> int | None:
+        """Number of inputs d, None before the first row."""
+        return self._shape[0] if self._shape else None
+
+    @property
+    def n_outputs(self) -> int | None:
+        """Number of outputs m, None before the first row."""
+        return self._shape[1] if self._shape else None
+
+    @property
+    def frame(self) -> Frame:
+        """The frozen frame.
+
+        Raises
+        ------
+        RuntimeError
+            If the pilot is not full yet.
+        """
+        if self._frame is None:
+            needed = staged_rows(*self._shape) if self._shape else SUPERBLOCK_ROWS
+            raise RuntimeError(
+                f"the frame is not fixed yet: the pilot holds {self.n_samples} of {needed} rows; "
+                "update with more rows, or give frame= to share the frame of another accumulator."
+            )
+        return self._frame
+
+    def update(self, X: Any, Y: Any) -> "MomentAccumulator":
+        """Take in samples.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Real numbers of any dtype and memory layout; any number of rows, also 1.
+        Y : array_like of shape (n_samples, n_outputs)
+            One-dimensional: a single output.
+
+        Returns
+        -------
+        self : MomentAccumulator
+
+        Raises
+        ------
+        ValueError
+            If X or Y is not finite (names the first bad row), does not match the rows before,
+            has too few or too many columns for n_hidden, or is too large for the moments to be
+            represented. Nothing of the call is taken in unless the moments overflow, which
+            leaves the accumulator unusable.
+        """
+        return self._take(X, Y, 0)
+
+    def _take(self, X: Any, Y: Any, first_row: int) -> "MomentAccumulator":
+        """`update` with rows that begin at number `first_row` for the user."""
+        X, Y = check_pair(X, Y, self.n_features, self.n_outputs, first_row)
+        for name, rows in (("X", X), ("Y", Y)):
+            if self._dtype == np.float32 and rows.dtype != np.float32 and len(rows):
+                largest = float(np.abs(rows).max())
+                if largest > float(np.finfo(np.float32).max):
+                    raise ValueError(
+                        f"{name} holds {largest:.3g}, which float32 cannot represent; rescale "
+                        f'{name} or use compute_dtype="float64".'
+                    )
+        if self._shape is None:
+            check_fits(check_n_hidden(self.n_hidden), X.shape[1], Y.shape[1])
+            self._set_shape(X.shape[1], Y.shape[1])
+        d = X.shape[1]
+        taken = 0
+        while taken < len(X):
+            count = min(len(self._rows) - self._n_staged, len(X) - taken)
+            staged = self._rows[self._n_staged : self._n_staged + count]
+            staged[:, 1 : 1 + d] = X[taken : taken + count]
+            staged[:, 1 + d :] = Y[taken : taken + count]
+            self._n_staged += count
+            taken += count
+            if self._n_staged == len(self._rows):
+                self._sum_staged()
+        return self
+
+    def merge(self, other: "MomentAccumulator") -> "MomentAccumulator":
+        """Take in what another accumulator has seen.
+
+        An accumulator whose pilot is not full still holds its rows, so it can be merged with any
+        other; two that have frozen their frames must have the same one.
+
+        Parameters
+        ----------
+        other : MomentAccumulator
+            Unchanged.
+
+        Returns
+        -------
+        self : MomentAccumulator
+
+        Raises
+        ------
+        ValueError
+            If the frames, the shapes or the compute_dtypes differ.
+        TypeError
+            If `other` is not a MomentAccumulator.
+        """
+        self._check_mergeable(other)
+        if other._shape is None:
+            return self
+        other_d = other._shape[0]
+        staged = other._rows[: other._n_staged].copy()  # other may be self
+        other_sums, other_summed = other._sums, other._n_summed
+        if other._frame is not None and self._frame is None:
+            own = self._rows[: self._n_staged]
+            self._n_staged = 0
+            self._set_shape(*other._shape)
+            self._set_frame(other._frame)
+            if len(own):
+                self.update(own[:, 1 : 1 + other_d], own[:, 1 + other_d :])
+        for name, total in other_sums.items():
+            self._sums[name] += total
+        self._n_summed += other_summed
+        if len(staged):
+            self.update(staged[:, 1 : 1 + other_d], staged[:, 1 + other_d :])
+        return self
+
+    def __add__(self, other: "MomentAccumulator") -> "MomentAccumulator":
+        if not isinstance(other, MomentAccumulator):
+            return NotImplemented
+        return copy.deepcopy(self).merge(other)
+
+    def moments(self) -> Moments:
+        """Return the moments of all rows so far; the accumulator can go on.
+
+        Returns
+        -------
+        moments : Moments
+
+        Raises
+        ------
+        ValueError
+            If there are no rows or too few for a frame, or the moments overflow.
+        """
+        if self.n_samples == 0:
+            raise ValueError("no samples: update the accumulator with at least some rows.")
+        whole = copy.deepcopy(self) if self._n_staged else self
+        if whole._n_staged:
+            whole._sum_staged()
+        # Lanes are added one by one, in order.
+        total = {name: np.add.reduce(lanes, axis=0) for name, lanes in whole._sums.items()}
+        n, third = whole._n_summed, total.pop("third")
+        upper = np.triu(total.pop("second"))
+        second = upper + np.triu(upper, 1).T
+        return Moments(
+            n_samples=n,
+            frame=whole.frame,
+            second=second / n,
+            third=third,
+            precision=float(np.finfo(self._dtype).eps),
+            **{name: value / n for name, value in total.items()},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the whole state, staged rows included, to an .npz file.
+
+        A loaded accumulator goes on to the same bits as this one.
+
+        Parameters
+        ----------
+        path : path
+            Used as it is; no extension is added.
+
+        Returns
+        -------
+        path : pathlib.Path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        arrays: dict[str, NDArray[Any]] = {
+            "n_hidden": np.array(str(self.n_hidden)),
+            "compute_dtype": np.array(self.compute_dtype),
+            "shape": np.array(self._shape or (0, 0)),
+            "n_summed": np.array(self._n_summed),
+            "staged": self._rows[: self._n_staged],
+        }
+        if self._frame is not None:
+            frame = self._frame.to_arrays()
+            arrays |= {f"frame_{name}": value for name, value in frame.items()}
+            arrays |= {f"sum_{name}": value for name, value in self._sums.items()}
+        return write_arrays(path, FILE_KIND, FILE_VERSION, arrays)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, n_jobs: int | None = None
+    ) -> "MomentAccumulator":
+        """Read an accumulator that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        n_jobs : int, default=None
+            As for the constructor.
+
+        Returns
+        -------
+        accumulator : MomentAccumulator
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, of another kind or of a newer version.
+        """
+        _, arrays = read_arrays(path, {FILE_KIND: FILE_VERSION})
+        n_hidden = arrays["n_hidden"].item()
+        loaded = cls(
+            n_hidden if n_hidden == "auto" else int(n_hidden),
+            compute_dtype=arrays["compute_dtype"].item(),
+            n_jobs=n_jobs,
+        )
+        d, m = arrays["shape"].tolist()
+        if d:
+            loaded._set_shape(d, m)
+            loaded._n_staged = len(arrays["staged"])
+            loaded._rows[: loaded._n_staged] = arrays["staged"]
+        if "frame_input_map" in arrays:
+            prefix = "frame_"
+            loaded._set_frame(
+                Frame.from_arrays(
+                    {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+                )
+            )
+            for name, total in loaded._sums.items():
+                total[...] = arrays[f"sum_{name}"]
+        loaded._n_summed = arrays["n_summed"].item()
+        return loaded
+
+    def _check_mergeable(self, other: "MomentAccumulator") -> None:
+        if not isinstance(other, MomentAccumulator):
+            raise TypeError(f"other must be a MomentAccumulator, got {type(other).__name__}.")
+        if self._frame and other._frame and self._frame != other._frame:
+            raise ValueError(
+                "cannot merge moments of different frames: accumulate every shard in the frame of "
+                "the first one (frame=first.frame, or --frame on the command line)."
+            )
+        asked = [
+            a._frame.n_hidden if a._frame else check_n_hidden(a.n_hidden) for a in (self, other)
+        ]
+        for what, mine, theirs in (
+            ("compute_dtype", self.compute_dtype, other.compute_dtype),
+            ("(n_features, n_outputs)", self._shape, other._shape),
+            ("n_hidden", *asked),
+        ):
+            if mine is not None and theirs is not None and mine != theirs:
+                raise ValueError(f"cannot merge moments with {what} {mine} and {theirs}.")
+
+    def _set_shape(self, n_features: int, n_outputs: int) -> None:
+        self._shape = (n_features, n_outputs)
+        self._rows = np.empty(
+            (staged_rows(n_features, n_outputs), 1 + n_features + n_outputs), self._dtype
+        )
+        self._rows[:, 0] = 1
+
+    def _set_frame(self, frame: Frame) -> None:
+        d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
+        lanes = _lanes(d, m, k)
+        self._frame = frame
+        self._sums = {
+            name: np.zeros((lanes, *shape)) for name, shape in _sum_shapes(d, m, k).items()
+        }
+
+    def _sum_staged(self) -> None:
+        """Add the staged rows to the sums; the first ones make the frame."""
+        from fastsym import _kernels  # imports and loads compiled code: only when it is needed
+
+        rows, n = self._rows, self._n_staged
+        if self._frame is None:
+            d = rows.shape[1] - 1 if self._shape is None else self._shape[0]
+            self._set_frame(estimate_frame(rows[:n, 1 : 1 + d], rows[:n, 1 + d :], self.n_hidden))
+        frame = self.frame
+        lanes = len(self._sums["second"])
+        with _kernel_threads(self.n_jobs):
+            _kernels.accumulate(
+                rows,
+                n,
+                *(
+                    np.ascontiguousarray(array, self._dtype)
+                    for array in (frame.input_map, frame.output_map, frame.even_map)
+                ),
+                1 / frame.input_scale,
+                lanes,
+                _TASKS // lanes,
+                *self._sums.values(),
+            )
+        self._n_staged = 0
+        self._n_summed += n
+        if not all(np.isfinite(total).all() for total in self._sums.values()):
+            largest = [float(np.abs(rows[:n, part]).max()) for part in self._columns()]
+            raise ValueError(
+                f"the moments overflow: the largest values among rows {self._n_summed - n} to "
+                f"{self._n_summed - 1} are {largest[0]:.3g} in X and {largest[1]:.3g} in Y, too "
+                f"far from the pilot's for {self.compute_dtype}; rescale or remove these rows."
+            )
+
+    def _columns(self) -> tuple[slice, slice]:
+        d = self.frame.n_features
+        return slice(1, 1 + d), slice(1 + d, None)
+
+
+def accumulate(
+    source: PairedRows,
+    n_hidden: Any = "auto",
+    *,
+    frame: Frame | None = None,
+    compute_dtype: str = "float64",
+    n_jobs: int | None = None,
+    callback: Callable[[int], object] | None = None,
+) -> MomentAccumulator:
+    """Accumulate the moments of a source that can be read by rows.
+
+    The pilot is spread evenly over the source, so that rows sorted by something make no difference
+    to it, and then all rows are read once, in order.
+
+    Parameters
+    ----------
+    source : PairedRows
+    n_hidden, frame, compute_dtype, n_jobs
+        As for `MomentAccumulator`.
+    callback : callable, default=None
+        Called with the number of rows read so far, after each block.
+
+    Returns
+    -------
+    accumulator : MomentAccumulator
+
+    Raises
+    ------
+    ValueError
+        As by `MomentAccumulator.update`; rows are numbered within the source.
+    """
+    if frame is None:
+        X, Y = source.spread(SPREAD_PILOT * staged_rows(source.X.shape[1], source.Y.shape[1]))
+        try:
+            frame = estimate_frame(X, Y, n_hidden)
+        except ValueError:
+            # Rows of the pilot are not numbered as in the source: if one was bad, find the first.
+            for first_row, block in _numbered(source.blocks()):
+                check_pair(*block, first_row=first_row)
+            raise
+    accumulator = MomentAccumulator(
+        n_hidden, frame=frame, compute_dtype=compute_dtype, n_jobs=n_jobs
+    )
+    for first_row, block in _numbered(source.blocks()):
+        accumulator._take(*block, first_row)
+        if callback is not None:
+            callback(accumulator.n_samples)
+    return accumulator
+
+
+def _numbered(
+    blocks: Iterator[tuple[NDArray[Any], NDArray[Any]]],
+) -> Iterator[tuple[int, tuple[NDArray[Any], NDArray[Any]]]]:
+    """Yield each block with the number of its first row."""
+    first_row = 0
+    for block in blocks:
+        yield first_row, block
+        first_row += len(block[0])

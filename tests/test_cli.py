@@ -1,0 +1,228 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastsym import MomentAccumulator, TwoLayerNetwork, cli, make_two_layer, parameter_error
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    X, Y, network = make_two_layer(40_000, 6, 3, 4, noise=0.1, random_state=0)
+    np.save(folder / "X.npy", X)
+    np.save(folder / "Y.npy", Y)
+    for i, part in enumerate(np.array_split(np.arange(40_000), 3)):
+        np.save(folder / f"X{i}.npy", X[part])
+        np.save(folder / f"Y{i}.npy", Y[part])
+    return folder, network
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line in this process; returns (exit code, standard output, error lines)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fastsym", *map(str, arguments)])
+        monkeypatch.setattr("warnings.showwarning", lambda *_: None)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_fit_predict_and_info(files, run, tmp_path):
+    folder, network = files
+    model = tmp_path / "model.npz"
+    code, out, _ = run("fit", folder / "X.npy", folder / "Y.npy", "--out", model, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["n_samples"], report["n_hidden"]) == (40_000, 3)
+    fitted = TwoLayerNetwork.load(model)
+    assert max(parameter_error(network, fitted)) < 0.01
+
+    code, out, _ = run("predict", model, folder / "X.npy", "--out", tmp_path / "P.npy")
+    assert code == 0
+    assert "40000" in out
+    X = np.load(folder / "X.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "P.npy"), fitted.predict(X), atol=1e-14)
+
+    code, out, _ = run("info", model, "--json")
+    assert json.loads(out) == {
+        "file": str(model), "kind": "network", "n_features": 6, "n_hidden": 3, "n_outputs": 4,
+    }  # fmt: skip
+
+
+def test_one_neuron_reports_valid_json(files, run, tmp_path):
+    folder, _ = files
+    args = (
+        "fit",
+        folder / "X.npy",
+        folder / "Y.npy",
+        "--hidden",
+        1,
+        "-o",
+        tmp_path / "m",
+        "--json",
+    )
+    code, out, _ = run(*args)
+    assert code == 0
+    assert json.loads(out, parse_constant=pytest.fail)["gap"] is None
+
+
+def test_shards_merge_to_the_whole(files, run, tmp_path):
+    folder, network = files
+    parts = [tmp_path / f"{i}.npz" for i in range(3)]
+    for i, part in enumerate(parts):
+        frame = ("--frame", parts[0]) if i else ("--hidden", 3)
+        code, _, _ = run("moments", folder / f"X{i}.npy", folder / f"Y{i}.npy", "-o", part, *frame)
+        assert code == 0
+    code, out, _ = run("merge", *parts, "-o", tmp_path / "all.npz")
+    assert code == 0
+    assert "40000" in out
+    code, out, _ = run("info", tmp_path / "all.npz")
+    assert "moments" in out
+    assert "frozen" in out
+    code, _, _ = run("solve", tmp_path / "all.npz", "-o", tmp_path / "model.npz")
+    assert code == 0
+    fitted = TwoLayerNetwork.load(tmp_path / "model.npz")
+    assert max(parameter_error(network, fitted)) < 0.01
+
+
+def test_methods_and_seed(files, run, tmp_path):
+    folder, network = files
+    run("moments", folder / "X.npy", folder / "Y.npy", "-o", tmp_path / "m.npz", "--hidden", 3)
+    for method in ("uwedge", "pair", "als"):
+        out = tmp_path / f"{method}.npz"
+        code, _, _ = run("solve", tmp_path / "m.npz", "-o", out, "--method", method, "--seed", 1)
+        assert code == 0
+        assert max(parameter_error(network, TwoLayerNetwork.load(out))) < 0.2
+
+
+def test_compute_dtype_and_jobs(files, run, tmp_path):
+    folder, _ = files
+    args = (
+        "moments",
+        folder / "X.npy",
+        folder / "Y.npy",
+        "--compute-dtype",
+        "float32",
+        "--jobs",
+        1,
+    )
+    code, _, _ = run(*args, "-o", tmp_path / "m.npz")
+    assert code == 0
+    assert MomentAccumulator.load(tmp_path / "m.npz").compute_dtype == "float32"
+
+
+def bad_inputs(folder, tmp):
+    X = np.load(folder / "X.npy")
+    X[123, 0] = np.nan
+    np.save(tmp / "nan.npy", X)
+    np.save(tmp / "few.npy", X[:100, :3])
+    (tmp / "text.npz").write_text("not ours")
+    x, y, out = folder / "X.npy", folder / "Y.npy", tmp / "m.npz"
+    MomentAccumulator(3).update(*make_two_layer(9000, 6, 3, 4)[:2]).save(tmp / "other.npz")
+    MomentAccumulator(3).update(*make_two_layer(9000, 6, 3, 4)[:2]).save(tmp / "another.npz")
+    MomentAccumulator(3).update(*make_two_layer(90, 6, 3, 4)[:2]).save(tmp / "pilot.npz")
+    return {
+        "missing.npy: No such file": ("fit", tmp / "missing.npy", y, "-o", out),
+        "X contains NaN (first in row 123)": ("fit", tmp / "nan.npy", y, "-o", out),
+        "same number of rows": ("fit", tmp / "few.npy", y, "-o", out),
+        "n_hidden must be at most": ("fit", x, y, "--hidden", 9, "-o", out),
+        "n_hidden must be \"auto\"": ("fit", x, y, "--hidden", "ten", "-o", out),
+        "n_hidden must be \"auto\" or an integer of at least 1, got -2": (
+            "fit", x, y, "--hidden", "-2", "-o", out,
+        ),
+        "method must be one of": ("fit", x, y, "--method", "jade", "-o", out),
+        "compute_dtype must be": ("fit", x, y, "--compute-dtype", "int", "-o", out),
+        "there is no folder": ("fit", x, y, "-o", tmp / "nowhere" / "m.npz"),
+        "not a readable fastsym moments file": ("solve", tmp / "text.npz"),
+        "text.npz is not a readable fastsym network or moments file": ("info", tmp / "text.npz"),
+        "is not a readable .npy file": ("fit", tmp / "text.npz", y, "-o", out),
+        "another.npz: cannot merge moments of different frames": (
+            "merge", tmp / "other.npz", tmp / "another.npz", "-o", out,
+        ),
+        "the frame is not fixed yet": ("moments", x, y, "--frame", tmp / "pilot.npz", "-o", out),
+    }  # fmt: skip
+
+
+def test_bad_input_is_one_line_and_exit_code_2(files, run, tmp_path):
+    for message, arguments in bad_inputs(files[0], tmp_path).items():
+        code, out, err = run(*arguments)
+        assert code == 2, (message, out, err)
+        assert message in err, err
+        assert err.startswith("fastsym: error: ")
+        assert err.count("\n") == 1
+        assert out == ""
+        assert not (tmp_path / "m.npz").exists()
+
+
+def test_columns_that_do_not_fit_the_model(files, run, tmp_path):
+    folder, _ = files
+    model = tmp_path / "model.npz"
+    TwoLayerNetwork(np.ones((2, 5)), np.ones((1, 2))).save(model)
+    code, _, err = run("predict", model, folder / "X.npy", "-o", tmp_path / "P.npy")
+    assert code == 2
+    assert "has 6 columns" in err
+    assert "expects 5 features" in err
+
+
+def python(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, **kwargs
+    )
+
+
+def test_usage_errors_and_module_entry():
+    assert python("-m", "fastsym", "fit").returncode == 2
+    assert python("-m", "fastsym", "--help").returncode == 0
+
+
+def test_warnings_are_one_line_on_standard_error(tmp_path):
+    X = np.random.default_rng(0).standard_normal((9000, 3)) + 1
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "Y.npy", np.maximum(X, 0))
+    done = python("-m", "fastsym", "fit", "X.npy", "Y.npy", "--hidden", 3, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("fastsym: warning: the inputs are not symmetric: the mean of")
+    assert all(line.startswith("fastsym: warning: ") for line in done.stderr.splitlines())
+
+
+def test_progress_bar_on_a_terminal_only(files, tmp_path):
+    folder, _ = files
+    command = [sys.executable, "-m", "fastsym", "fit", str(folder / "X.npy"), str(folder / "Y.npy")]
+    quiet = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert quiet.stderr == ""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path, env=environment)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    assert "40,000 of 40,000 samples" in shown
+
+
+def test_demo(tmp_path, run):
+    code, out, _ = run("demo", "--samples", 20_000, "--out", tmp_path / "demo", "--json")
+    assert code == 0
+    results = json.loads(out)
+    assert results["n_hidden"] == 10
+    assert results["test_accuracy"] > 0.85
+    assert results["hidden_error"] < 0.02
+    assert results["output_weight_error"] < 0.02
+    assert results["output_error"] < 1e-3
+    assert results["same_class"] > 0.98
+    assert TwoLayerNetwork.load(results["model"]).n_features == 20
+    assert np.load(tmp_path / "demo" / "X.npy", mmap_mode="r").shape == (20_000, 20)
+    code, out, _ = run("demo", "--samples", 20_000, "--out", tmp_path / "demo")
+    for part in ("Trained a 20-10-10", "Queried it with 20,000", "samples/s", "same class on"):
+        assert part in out
