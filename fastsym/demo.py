@@ -26,7 +26,12 @@ _TRAINING_ITERATIONS = 60
 def whitened_digits(
     random_state: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any], NDArray[Any]]:
-    """scikit-learn's handwritten digits, whitened PCA to 20 features.
+    """Return scikit-learn's handwritten digits, whitened PCA to 20 features.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+        Of the split into training and test digits.
 
     Returns
     -------

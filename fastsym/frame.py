@@ -23,7 +23,17 @@ _EVEN_ROWS = 4096
 
 
 def pair_indices(n_hidden: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return indices (a, b), a <= b, of the k (k + 1) / 2 pairs in the kernels' order."""
+    """Return the pairs a <= b of k axes in the kernels' order.
+
+    Parameters
+    ----------
+    n_hidden : int
+        k.
+
+    Returns
+    -------
+    a, b : ndarray of shape (k (k + 1) / 2,)
+    """
     return np.triu_indices(n_hidden)
 
 
@@ -52,6 +62,18 @@ def whitening(moment: NDArray[np.float64], tolerance: float = 0.0) -> NDArray[np
 
 def whiten_inputs(moment: NDArray[np.float64], tolerance: float = 0.0) -> NDArray[np.float64]:
     """`whitening` of C = E[x x^T], with a warning where C is singular.
+
+    Parameters
+    ----------
+    moment : ndarray of shape (n_features, n_features)
+        C, not centred.
+    tolerance : float
+        As for `whitening`.
+
+    Returns
+    -------
+    whiten : ndarray of shape (n_features, rank)
+        whiten^T C whiten = I.
 
     Warns
     -----

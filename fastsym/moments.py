@@ -67,7 +67,17 @@ def load_kernels(compute_dtype: str = "float64") -> None:
 
 
 def staged_rows(n_features: int, n_outputs: int) -> int:
-    """Rows of a superblock: SUPERBLOCK_ROWS, more if that is few for so many columns."""
+    """Rows of a superblock: SUPERBLOCK_ROWS, more if that is few for so many columns.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+
+    Returns
+    -------
+    n_rows : int
+        A multiple of SUPERBLOCK_ROWS, at least 4 (n_features + n_outputs).
+    """
     factor = -(-4 * (n_features + n_outputs) // SUPERBLOCK_ROWS)
     return SUPERBLOCK_ROWS * max(1, factor)
 

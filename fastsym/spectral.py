@@ -185,7 +185,8 @@ def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem
     raise ValueError(
         f"the samples do not determine n_hidden={k} directions: the cross-covariance of x and y "
         "has lower rank (canonical correlations "
-        f"{np.array2string(frame.correlations, precision=2)}); use a smaller n_hidden or more samples."
+        f"{np.array2string(frame.correlations, precision=2)}); use a smaller n_hidden or "
+        "more samples."
     )
 
 

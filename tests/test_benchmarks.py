@@ -30,7 +30,7 @@ def first_parameters(cls):
     return tuple(p[0] for p in params) if nested else tuple(params[:1])
 
 
-@pytest.mark.parametrize(("cls", "method"), benchmarks())
+@pytest.mark.parametrize(("cls", "method"), list(benchmarks()))
 def test_benchmark_runs(cls, method):
     instance = cls()
     if hasattr(cls, "rows"):
