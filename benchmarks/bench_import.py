@@ -7,11 +7,9 @@ class Import:
 
     def timeraw_help(self):
         return """
-        import sys
+        import contextlib
+        import io
         from fastsym.cli import app
-        sys.argv = ["fastsym", "--help"]
-        try:
-            app()
-        except SystemExit:
-            pass
+        with contextlib.redirect_stdout(io.StringIO()):
+            app(["--help"], standalone_mode=False)
         """
