@@ -4,221 +4,518 @@ All kernels are in this one file because ``cache=True`` does not notice an edit 
 another file. Arrays come in one layout only (C order, staged by ``moments``), so each kernel has
 two specialisations, float64 and float32.
 
-Symbols: ``S`` rows of a staged superblock, ``k`` hidden units (n_hidden), ``d`` features,
-``m`` outputs, ``P = k (k + 1) / 2`` pairs, ``Q = k (k + 1) (k + 2) / 6`` triples. Pairs (a, b) with
-a <= b and triples (a, b, c) with a <= b <= c are in lexicographic order, so the pairs (b, c) with
-b >= a are the suffix of the pairs that starts at ``pair_offset(a, k)``, and the triples that start
-with a are x_a times that suffix.
+All heavy work has one shape, out[a, j] += sum_n left[n, a] right[n, j] with features packed on the
+fly, and goes through `add_product`: a register-tiled micro-kernel that emits vector IR for the host
+(`MACHINE`) and adds whole tiles of 8 x 8 elements to float64 sums.
+
+Symbols: ``S`` staged rows, ``k`` hidden units, ``d`` features, ``m`` outputs,
+``P = k (k + 1) / 2`` pairs. Pairs (a, b), a <= b, are in lexicographic order, so the pairs with both
+>= a are the suffix that starts at ``pair_offset(a, k)``: the triples (a, b, c), a <= b <= c, that
+start with a are x_a times that suffix. A hat, as in ``P^``, is a size rounded up to a multiple of 8.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from llvmlite import binding, ir
+from numba import get_thread_id, njit, prange, types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
 
-BLOCK_ROWS = 128
-"""Rows whose packed features are in cache together; sums are first taken over one such block."""
+TILE = 8
+"""Rows and columns of the sums are padded to multiples of this, on every machine."""
 
-_COLUMNS = 64  # columns of a product that are summed together
+_RIGHT_COLUMNS = 192  # packed right features at a time: with 512 rows they stay in a 1 MB cache
+_LEFT_COLUMNS = 64
+# Row lengths of the panels: an odd number of 64-byte lines, so that a column of tiles does not
+# fall into a few cache sets.
+_RIGHT_STRIDE = _RIGHT_COLUMNS + 8
+_LEFT_STRIDE = _LEFT_COLUMNS + 8
+
+
+_STRIP_ROWS = 128  # rows projected by a task
+
+
+class Machine(NamedTuple):
+    """Vector unit the kernels are made for.
+
+    `rows` x `vectors` accumulators of `vector_bytes` each stay in registers.
+    """
+
+    name: str
+    vector_bytes: int
+    rows: int
+    vectors: int
+
+
+MACHINES = {
+    "avx512": Machine("avx512", 64, 8, 3),
+    "avx2": Machine("avx2", 32, 4, 3),
+    "neon": Machine("neon", 16, 8, 3),
+    "portable": Machine("portable", 16, 4, 3),
+}
+
+
+def choose_machine(triple: str, features: dict[str, bool]) -> Machine:
+    """Pick the tile shape for a target triple and its CPU features."""
+    if features.get("avx512f"):
+        return MACHINES["avx512"]
+    if features.get("avx2") and features.get("fma"):
+        return MACHINES["avx2"]
+    if triple.startswith(("aarch64", "arm64")):
+        return MACHINES["neon"]
+    return MACHINES["portable"]
+
+
+def _target_features() -> dict[str, bool]:
+    """CPU features that Numba compiles for: the host's, or those of its environment variables."""
+    if config.CPU_FEATURES is None:  # type: ignore[attr-defined]
+        return dict(binding.get_host_cpu_features())
+    flags = str(config.CPU_FEATURES).split(",")  # type: ignore[attr-defined]
+    return {flag[1:]: flag[0] == "+" for flag in flags if flag}
+
+
+MACHINE = choose_machine(binding.get_process_triple(), _target_features())
 
 # 'contract' lets a multiply and an add fuse; no flag that assumes NaN or infinity away, and none
 # that reorders sums.
 _OPTIONS: Any = {"nogil": True, "cache": True, "fastmath": {"contract"}}
 
 
+# Vector IR
+
+
+@intrinsic
+def _address(typingctx, array, offset):
+    """Pointer to element `offset` of a C-ordered array, counted flat."""
+
+    def codegen(context, builder, signature, arguments):
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.gep(view.data, [arguments[1]])
+
+    return types.CPointer(array.dtype)(array, types.intp), codegen
+
+
+def _tile_intrinsic(rows, vectors, shrink, add):
+    """Make the micro-kernel out[r, c] (+)= sum_n left[n, r] right[n, c] of one register tile.
+
+    The tile has `rows` x `vectors` vectors, each 1 / shrink of the machine's. Arguments: left, its
+    distance between rows r, its distance between steps n; right, its distance between steps; the
+    number of steps (at least 1); out and its distance between rows. With `add`, out is float64 and
+    added to; without, out has the dtype of left and is overwritten. The caller owns all memory.
+    """
+
+    @intrinsic
+    def tile(typingctx, left, left_row, left_step, right, right_step, n_steps, out, out_row):
+        scalar = left.dtype
+        size = scalar.bitwidth // 8
+        lanes = MACHINE.vector_bytes // size // shrink
+
+        def codegen(context, builder, signature, arguments):
+            left, left_row, left_step, right, right_step, n_steps, out, out_row = arguments
+            index, lane = ir.IntType(64), ir.IntType(32)
+            element = ir.FloatType() if size == 4 else ir.DoubleType()
+            vector = ir.VectorType(element, lanes)
+            stored = ir.VectorType(ir.DoubleType(), lanes) if add else vector
+            undefined = ir.Constant(vector, ir.Undefined)
+            splat = ir.Constant(ir.VectorType(lane, lanes), None)
+            # fmuladd, not fma: a machine without the instruction gets a multiply and an add.
+            fma = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector, [vector] * 3),
+                f"llvm.fmuladd.v{lanes}f{8 * size}",
+            )
+
+            def at(pointer, elements, kind):
+                moved = builder.gep(pointer, [ir.Constant(index, elements)])
+                return builder.bitcast(moved, kind.as_pointer())
+
+            entry = builder.block
+            loop = builder.append_basic_block("steps")
+            done = builder.append_basic_block("store")
+            # Pointers to the rows of left; for neighbouring columns one pointer serves all.
+            starts = [left]
+            for _ in range(rows - 1):
+                starts.append(builder.gep(starts[-1], [left_row]))
+            builder.branch(loop)
+
+            builder.position_at_end(loop)
+
+            def carried(kind, start):
+                value = builder.phi(kind)
+                value.add_incoming(start, entry)
+                return value
+
+            step = carried(index, ir.Constant(index, 0))
+            offset = carried(index, ir.Constant(index, 0))
+            right_now = carried(element.as_pointer(), right)
+            zero = ir.Constant(vector, None)
+            totals = [[carried(vector, zero) for _ in range(vectors)] for _ in range(rows)]
+            columns = [
+                builder.load(at(right_now, v * lanes, vector), align=size) for v in range(vectors)
+            ]
+            results = []
+            for r in range(rows):
+                value = builder.load(builder.gep(starts[r], [offset]))
+                value = builder.insert_element(undefined, value, ir.Constant(lane, 0))
+                value = builder.shuffle_vector(value, undefined, splat)
+                results.append(
+                    [builder.call(fma, [value, columns[v], totals[r][v]]) for v in range(vectors)]
+                )
+            for r in range(rows):
+                for v in range(vectors):
+                    totals[r][v].add_incoming(results[r][v], loop)
+            next_step = builder.add(step, ir.Constant(index, 1))
+            step.add_incoming(next_step, loop)
+            offset.add_incoming(builder.add(offset, left_step), loop)
+            right_now.add_incoming(builder.gep(right_now, [right_step]), loop)
+            builder.cbranch(builder.icmp_signed("<", next_step, n_steps), loop, done)
+
+            builder.position_at_end(done)
+            for r in range(rows):
+                for v in range(vectors):
+                    place = at(out, v * lanes, stored)
+                    value = results[r][v]
+                    if add:
+                        if size == 4:
+                            value = builder.fpext(value, stored)
+                        value = builder.fadd(builder.load(place, align=8), value)
+                    builder.store(value, place, align=8 if add else size)
+                out = builder.gep(out, [out_row])
+            return context.get_dummy_value()
+
+        steps = types.intp
+        return types.void(left, steps, steps, right, steps, steps, out, steps), codegen
+
+    return tile
+
+
+_add_3 = _tile_intrinsic(MACHINE.rows, 3, 1, True)
+_add_2 = _tile_intrinsic(MACHINE.rows, 2, 1, True)
+_add_1 = _tile_intrinsic(MACHINE.rows, 1, 1, True)
+_add_half = _tile_intrinsic(MACHINE.rows, 1, 2, True)
+_set_3 = _tile_intrinsic(MACHINE.rows, 3, 1, False)
+_set_1 = _tile_intrinsic(MACHINE.rows, 1, 1, False)
+_set_half = _tile_intrinsic(MACHINE.rows, 1, 2, False)
+
+
+@intrinsic
+def _vector_lanes(typingctx, pointer):
+    """Elements of the pointer's dtype in a vector of the machine."""
+    lanes = MACHINE.vector_bytes * 8 // pointer.dtype.bitwidth
+
+    def codegen(context, builder, signature, arguments):
+        return context.get_constant(types.intp, lanes)
+
+    return types.intp(pointer), codegen
+
+
+@intrinsic
+def _store_scaled(typingctx, out, factor, source):
+    """out[0 : 8] = factor * source[0 : 8], unaligned; both pointers, 8 elements readable there."""
+    size = source.dtype.bitwidth // 8
+
+    def codegen(context, builder, signature, arguments):
+        out, factor, source = arguments
+        element = ir.FloatType() if size == 4 else ir.DoubleType()
+        vector = ir.VectorType(element, TILE)
+        value = builder.load(builder.bitcast(source, vector.as_pointer()), align=size)
+        undefined = ir.Constant(vector, ir.Undefined)
+        scale = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
+        splat = ir.Constant(ir.VectorType(ir.IntType(32), TILE), None)
+        value = builder.fmul(value, builder.shuffle_vector(scale, undefined, splat))
+        builder.store(value, builder.bitcast(out, vector.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(out, source.dtype, source), codegen
+
+
+# Products
+
+
+@njit(**_OPTIONS)
+def round_up(n):
+    """Round n up to a multiple of TILE."""
+    return (n + TILE - 1) // TILE * TILE
+
+
+@njit(**_OPTIONS)
+def add_product(
+    left, left_first, left_stride, right, right_first, right_stride, n_steps,
+    out, out_first, out_stride, n_columns,
+):  # fmt: skip
+    """out[r, c] += sum_n left[n, r] right[n, c] for TILE rows r and n_columns columns c.
+
+    left, right and out are C-ordered arrays of which element (n, r) is at flat position
+    first + n stride + r; out is float64. n_columns is a multiple of TILE, n_steps at least 1. The
+    sum over n is taken in the dtype of left and right and added to out once. The caller owns all.
+    """
+    lanes = _vector_lanes(_address(left, 0))
+    for r in range(0, TILE, MACHINE.rows):
+        a = _address(left, left_first + r)
+        o = out_first + r * out_stride
+        c = 0
+        while c + 3 * lanes <= n_columns:
+            b = _address(right, right_first + c)
+            _add_3(a, 1, left_stride, b, right_stride, n_steps, _address(out, o + c), out_stride)
+            c += 3 * lanes
+        if c + 2 * lanes <= n_columns:
+            b = _address(right, right_first + c)
+            _add_2(a, 1, left_stride, b, right_stride, n_steps, _address(out, o + c), out_stride)
+            c += 2 * lanes
+        if c + lanes <= n_columns:
+            b = _address(right, right_first + c)
+            _add_1(a, 1, left_stride, b, right_stride, n_steps, _address(out, o + c), out_stride)
+            c += lanes
+        if c < n_columns:  # 8 columns of float32 where a vector has 16
+            b = _address(right, right_first + c)
+            _add_half(a, 1, left_stride, b, right_stride, n_steps, _address(out, o + c), out_stride)
+
+
+@njit(**_OPTIONS)
+def _project(rows, column, n_inputs, weights, first, n_rows, out):
+    """out[n] = rows[n, column : column + n_inputs] weights for rows first .. first + n_rows.
+
+    rows is (S, .), weights (n_inputs, k^) with zeros past k, out (S, > k^) owned by the caller;
+    first and n_rows are multiples of TILE.
+    """
+    lanes = _vector_lanes(_address(rows, 0))
+    width, stride = rows.shape[1], out.shape[1]
+    n_columns = weights.shape[1]
+    for n in range(first, first + n_rows, MACHINE.rows):
+        a = _address(rows, n * width + column)
+        c = 0
+        while c + 3 * lanes <= n_columns:
+            o = _address(out, n * stride + c)
+            _set_3(a, width, 1, _address(weights, c), n_columns, n_inputs, o, stride)
+            c += 3 * lanes
+        while c + lanes <= n_columns:
+            o = _address(out, n * stride + c)
+            _set_1(a, width, 1, _address(weights, c), n_columns, n_inputs, o, stride)
+            c += lanes
+        if c < n_columns:
+            o = _address(out, n * stride + c)
+            _set_half(a, width, 1, _address(weights, c), n_columns, n_inputs, o, stride)
+
+
+# Packing of features into panels
+
+
 @njit(**_OPTIONS)
 def pair_offset(a, k):
-    """Position of the pair (a, a) among the k (k + 1) / 2 pairs in lexicographic order."""
+    """Position of the pair (a, a) among the pairs."""
     return a * k - a * (a - 1) // 2
 
 
 @njit(**_OPTIONS)
-def _pack_pairs(x, first, n_rows, pairs):
-    """pairs[n, (a, b)] = x[first + n, a] x[first + n, b].
+def _pack_pairs(x, first_row, n_rows, k, begin, end, panel, stride):
+    """panel[n, p - begin] = x[n, a] x[n, b] for pairs p = (a, b), begin <= p < end.
 
-    x is (S, k); pairs is (BLOCK_ROWS, P), owned by the caller, its first n_rows rows written.
+    x is (S, k^ + 8) with zeros past k, panel flat with rows of `stride`, owned by the caller and
+    8 elements longer than its rows. Vectors of 8 are stored in ascending order and may run over the
+    end of a run: what follows overwrites the excess, and past the last pair it is zero.
     """
-    k = x.shape[1]
+    width = x.shape[1]
     for n in range(n_rows):
-        p = 0
+        row = (first_row + n) * width
+        offset = 0
         for a in range(k):
-            x_a = x[first + n, a]
-            for b in range(a, k):
-                pairs[n, p] = x_a * x[first + n, b]
-                p += 1
+            length = k - a
+            start, stop = max(begin - offset, 0), min(end - offset, length)
+            for j in range(start, stop, TILE):
+                _store_scaled(
+                    _address(panel, n * stride + offset + j - begin),
+                    x[first_row + n, a],
+                    _address(x, row + a + j),
+                )
+            offset += length
+            if offset >= end:
+                break
 
 
 @njit(**_OPTIONS)
-def _add_product(left, n_left, right, first_column, n_rows, out, out_row, out_column, n_columns):
-    """out[out_row + i, out_column + j] += sum_n left[i, n] right[n, first_column + j].
+def _pack_mixed(x, y, first_row, n_rows, k, begin, end, panel, stride):
+    """panel[n, p - begin] = x[n, a] y[n, i] for p = a k + i, begin <= p < end; as `_pack_pairs`."""
+    width = y.shape[1]
+    for n in range(n_rows):
+        row = (first_row + n) * width
+        for a in range(begin // k, min((end - 1) // k + 1, k)):
+            offset = a * k
+            start, stop = max(begin - offset, 0), min(end - offset, k)
+            for j in range(start, stop, TILE):
+                _store_scaled(
+                    _address(panel, n * stride + offset + j - begin),
+                    x[first_row + n, a],
+                    _address(y, row + j),
+                )
 
-    left is (>= n_left, >= n_rows) with samples last, right is (>= n_rows, .) with samples first,
-    out is float64 and owned by the caller. The sum over n is taken in the dtype of left and right
-    and added to out once.
+
+def mixed_tiles(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Layout of the sums of y' (triples of x'): rows p = a k + i in tiles of 8 rows.
+
+    A tile holds the columns (pairs (b, c) of x') from that of its first a on, rounded down to a
+    multiple of 8; columns with b < a are by-catch.
+
+    Returns
+    -------
+    starts : ndarray of int, shape (n_tiles,)
+        First column of each tile.
+    offsets : ndarray of int, shape (n_tiles + 1,)
+        Position of each tile, rows of P^ - start elements, in a flat array; the last is its size.
     """
-    total = np.empty(_COLUMNS, left.dtype)
-    for j0 in range(0, n_columns, _COLUMNS):
-        width = min(_COLUMNS, n_columns - j0)
-        column = first_column + j0
-        for i in range(n_left):
-            total[:width] = 0
-            n = 0
-            while n + 4 <= n_rows:
-                l0, l1, l2, l3 = left[i, n], left[i, n + 1], left[i, n + 2], left[i, n + 3]
-                r0 = right[n, column : column + width]
-                r1 = right[n + 1, column : column + width]
-                r2 = right[n + 2, column : column + width]
-                r3 = right[n + 3, column : column + width]
-                for j in range(width):
-                    total[j] += l0 * r0[j] + l1 * r1[j] + l2 * r2[j] + l3 * r3[j]
-                n += 4
-            while n < n_rows:
-                l0 = left[i, n]
-                r0 = right[n, column : column + width]
-                for j in range(width):
-                    total[j] += l0 * r0[j]
-                n += 1
-            for j in range(width):
-                out[out_row + i, out_column + j0 + j] += total[j]
+    first = np.arange(0, k * k, TILE) // k
+    starts = (first * k - first * (first - 1) // 2) // TILE * TILE
+    padded_pairs = -(-(k * (k + 1) // 2) // TILE) * TILE
+    return starts, np.concatenate([[0], np.cumsum(TILE * (padded_pairs - starts))])
 
 
-@njit(**_OPTIONS)
-def _project(rows, first, n_rows, d, input_map, output_map, even_map, x, y, even):
-    """Fill one block of the projected samples.
+def panel_size(block_rows: int) -> int:
+    """Elements of a panel for blocks of block_rows samples."""
+    return block_rows * _RIGHT_STRIDE + TILE
 
-    x[n] = X[n] input_map, y[n] = Y[n] output_map, even[n] = (1, pairs of x[n]) even_map.
-    rows is (S, 1 + d + m) holding (1, X, Y); the maps are (d, k), (m, k) and (1 + P, m);
-    x (S, k), y (S, k) and even (S, m) belong to the caller, rows first .. first + n_rows written.
-    """
-    m, k = output_map.shape
-    for n in range(first, first + n_rows):
-        for a in range(k):
-            x[n, a] = 0
-            y[n, a] = 0
-        for i in range(d):
-            value = rows[n, 1 + i]
-            for a in range(k):
-                x[n, a] += value * input_map[i, a]
-        for i in range(m):
-            value = rows[n, 1 + d + i]
-            for a in range(k):
-                y[n, a] += value * output_map[i, a]
-        for j in range(m):
-            even[n, j] = even_map[0, j]
-        p = 1
-        for a in range(k):
-            for b in range(a, k):
-                value = x[n, a] * x[n, b]
-                for j in range(m):
-                    even[n, j] += value * even_map[p, j]
-                p += 1
+
+# Moments
 
 
 @njit(**_OPTIONS)
 def _accumulate_task(
-    rows, n_rows, inverse_scale, x, y, even, lane, n_lanes, part, n_parts,
-    second, even_cross, third, yyxx, yxxx,
+    rows, width, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, lane, n_lanes, part,
+    n_parts, left, right, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
     """Add the blocks of one lane to one part of that lane's sums.
 
-    Arrays as in ``accumulate``; the sums here are those of one lane. Part ``part`` of ``n_parts``
-    owns a range of the rows of each sum, so two tasks never write the same element.
+    Arrays as in `accumulate`; rows is flat, with `width` elements a sample, the sums are those of
+    one lane, left and right are panels of this thread. The chunks of rows of each sum are dealt out to the parts in turn, so two tasks
+    never write the same element.
     """
-    k = x.shape[1]
-    d, m = third.shape[1], even.shape[1]
     n_pairs = k * (k + 1) // 2
-    width = 1 + d + m
-    left = np.empty((max(n_pairs // n_parts + 1, width // n_parts + 1, k), BLOCK_ROWS), x.dtype)
-    pairs = np.empty((BLOCK_ROWS, n_pairs), x.dtype)
-    n_blocks = (n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+    columns = round_up(n_pairs)
+    for block in range(lane, (n_rows + block_rows - 1) // block_rows, n_lanes):
+        first = block * block_rows
+        count = min(block_rows, n_rows - first)
 
-    for block in range(lane, n_blocks, n_lanes):
-        first = block * BLOCK_ROWS
-        count = min(BLOCK_ROWS, n_rows - first)
-        _pack_pairs(x, first, count, pairs)
+        # Everything that is multiplied with the pairs of x'.
+        for begin in range(0, columns, _RIGHT_COLUMNS):
+            end = min(begin + _RIGHT_COLUMNS, columns)
+            _pack_pairs(x, first, count, k, begin, min(end, n_pairs), right, _RIGHT_STRIDE)
+            chunk = 0
+            for low in range(0, columns, _LEFT_COLUMNS):
+                if chunk % n_parts == part:
+                    high = min(low + _LEFT_COLUMNS, columns)
+                    _pack_pairs(y, first, count, k, low, min(high, n_pairs), left, _LEFT_STRIDE)
+                    for r in range(low, high, TILE):
+                        add_product(
+                            left, r - low, _LEFT_STRIDE, right, 0, _RIGHT_STRIDE, count,
+                            yyxx, r * columns + begin, columns, end - begin,
+                        )  # fmt: skip
+                chunk += 1
+            for low in range(0, round_up(k * k), _LEFT_COLUMNS):
+                if chunk % n_parts == part and starts[low // TILE] < end:
+                    high = min(low + _LEFT_COLUMNS, round_up(k * k))
+                    _pack_mixed(x, y, first, count, k, low, min(high, k * k), left, _LEFT_STRIDE)
+                    for r in range(low, high, TILE):
+                        tile = r // TILE
+                        c = max(begin, starts[tile])
+                        if c < end:
+                            stride = columns - starts[tile]
+                            add_product(
+                                left, r - low, _LEFT_STRIDE, right, c - begin, _RIGHT_STRIDE,
+                                count, mixed, offsets[tile] + c - starts[tile], stride, end - c,
+                            )  # fmt: skip
+                chunk += 1
+            for r in range(0, round_up(1 + d), TILE):
+                if chunk % n_parts == part:
+                    add_product(
+                        rows, first * width + r, width, right, 0, _RIGHT_STRIDE, count,
+                        cross, r * columns + begin, columns, end - begin,
+                    )  # fmt: skip
+                chunk += 1
 
-        # E[y y x x]: left features are the pairs of y.
-        begin, end = n_pairs * part // n_parts, n_pairs * (part + 1) // n_parts
-        p = 0
-        for a in range(k):
-            for b in range(a, k):
-                if begin <= p < end:
-                    for n in range(count):
-                        left[p - begin, n] = y[first + n, a] * y[first + n, b]
-                p += 1
-        _add_product(left, end - begin, pairs, 0, count, yyxx, begin, 0, n_pairs)
-
-        # E[y x x x]: left features are y_i x_a, right ones the pairs that continue a triple from a.
-        triple = 0
-        for a in range(k):
-            offset = pair_offset(a, k)
-            if a % n_parts == part:
-                for i in range(k):
-                    for n in range(count):
-                        left[i, n] = y[first + n, i] * x[first + n, a]
-                _add_product(left, k, pairs, offset, count, yxxx, 0, triple, n_pairs - offset)
-            triple += n_pairs - offset
-
-        # Second moments of (1, X, Y), upper triangle, and E[(1, X) even].
-        begin, end = width * part // n_parts, width * (part + 1) // n_parts
-        for i in range(begin, end):
-            for n in range(count):
-                left[i - begin, n] = rows[first + n, i]
-        block_rows = rows[first : first + count]
-        _add_product(
-            left, end - begin, block_rows, begin, count, second, begin, begin, width - begin
-        )
-        n_left = min(end, 1 + d) - begin
-        if n_left > 0:
-            _add_product(
-                left, n_left, even[first : first + count], 0, count, even_cross, begin, 0, m
-            )
-
-        for i in range(max(begin, 1), min(end, 1 + d)):
+        # Second moments: the upper triangle, in whole tiles.
+        for r in range(0, width, TILE):
+            if r // TILE % n_parts == part:
+                add_product(
+                    rows, first * width + r, width, rows, first * width + r, width, count,
+                    second, r * width + r, width, width - r,
+                )  # fmt: skip
+        for i in range(part, d, n_parts):
             cube_sum = 0.0
             square_sum = 0.0
-            for n in range(count):
-                t = rows[first + n, i] * inverse_scale[i - 1]
+            for n in range(first, first + count):
+                t = rows[n * width + 1 + i] * inverse_scale[i]
                 cube = t * t * t
                 cube_sum += cube
                 square_sum += cube * cube
-            third[0, i - 1] += cube_sum
-            third[1, i - 1] += square_sum
+            third[0, i] += cube_sum
+            third[1, i] += square_sum
+
+
+@njit(**_OPTIONS)
+def _project_strip(rows, strip, n_rows, d, m, input_map, output_map, x, y):
+    """Project the rows of one strip; arrays as in `accumulate`."""
+    first = strip * _STRIP_ROWS
+    count = min(_STRIP_ROWS, round_up(n_rows) - first)
+    _project(rows, 1, d, input_map, first, count, x)
+    _project(rows, 1 + d, m, output_map, first, count, y)
+
+
+@njit(**_OPTIONS)
+def _run_task(
+    rows, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, n_lanes, n_parts, task,
+    panels, second, cross, third, yyxx, mixed,
+):  # fmt: skip
+    """Run task lane * n_parts + part on the panels (2, size) of this thread."""
+    lane = task // n_parts
+    _accumulate_task(
+        rows.reshape(-1), rows.shape[1], n_rows, block_rows, d, k, inverse_scale, x, y, starts,
+        offsets, lane, n_lanes, task % n_parts, n_parts, panels[0], panels[1],
+        second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane],
+    )  # fmt: skip
 
 
 @njit(parallel=True, **_OPTIONS)
 def accumulate(
-    rows, n_rows, input_map, output_map, even_map, inverse_scale, n_lanes, n_parts,
-    second, even_cross, third, yyxx, yxxx,
+    rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, starts, offsets,
+    n_lanes, n_parts, x, y, panels, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
     """Add n_rows staged samples to the moment sums.
 
-    With x = X input_map, y = Y output_map and even = (1, pairs of x) even_map::
+    With x = X input_map, y = Y output_map and "pairs" the products of coordinates::
 
-        second      (L, 1 + d + m, 1 + d + m)  += v v^T, v = (1, X, Y); upper triangle only
-        even_cross  (L, 1 + d, m)              += (1, X) even^T
-        third       (L, 2, d)                  += ((X_i / scale_i)^3, (X_i / scale_i)^6)
-        yyxx        (L, P, P)                  += (pairs of y) (pairs of x)^T
-        yxxx        (L, k, Q)                  += y (triples of x)^T
+        second  (L, w w)           += v v^T, v = (1, X, Y, 0 ...); on and above the diagonal
+        cross   (L, (1 + d)^ P^)   += (1, X) (pairs of x)^T
+        third   (L, 2, d)          += ((X_i / scale_i)^3, (X_i / scale_i)^6)
+        yyxx    (L, P^ P^)         += (pairs of y) (pairs of x)^T
+        mixed   (L, size)          += (x_a y_i) (pairs of x)^T, in the tiles of `mixed_tiles`
 
-    rows is (S, 1 + d + m), C order, holding (1, X, Y); the maps are (d, k), (m, k), (1 + P, m) in
-    the dtype of rows, inverse_scale (d,) and the sums float64. The caller owns all of them.
-    Block i of BLOCK_ROWS samples always goes to lane i mod n_lanes, and n_parts tasks share the
-    rows of a lane's sums: each element is summed in one order, whatever the number of threads.
+    rows is (S, w), w = (1 + d + m)^, C order, holding v; S is a multiple of 8. The maps are (d, k^)
+    and (m, k^) in the dtype of rows with zeros past k; x and y are (S, k^ + 8) work space, zero past
+    k; panels (n_threads, 2, size) is work space of `panel_size`. Sums are float64, matrices
+    flattened; padding in them is by-catch. The caller owns all of them.
+
+    Block i of block_rows samples always goes to lane i mod n_lanes, and n_parts tasks share the
+    rows of a lane's sums: each element is summed in one order, whatever the number of threads and
+    of parts.
     """
-    m, k = output_map.shape
-    d = input_map.shape[0]
-    x = np.empty((n_rows, k), rows.dtype)
-    y = np.empty((n_rows, k), rows.dtype)
-    even = np.empty((n_rows, m), rows.dtype)
-    n_blocks = (n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS
-    for block in prange(n_blocks):
-        first = block * BLOCK_ROWS
-        count = min(BLOCK_ROWS, n_rows - first)
-        _project(rows, first, count, d, input_map, output_map, even_map, x, y, even)
+    for strip in prange((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS):
+        _project_strip(rows, strip, n_rows, d, m, input_map, output_map, x, y)
     for task in prange(n_lanes * n_parts):
-        lane = task // n_parts
-        _accumulate_task(
-            rows, n_rows, inverse_scale, x, y, even, lane, n_lanes, task % n_parts, n_parts,
-            second[lane], even_cross[lane], third[lane], yyxx[lane], yxxx[lane],
+        _run_task(
+            rows, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, n_lanes, n_parts,
+            task, panels[get_thread_id()], second, cross, third, yyxx, mixed,
+        )  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def accumulate_serial(
+    rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, starts, offsets,
+    n_lanes, n_parts, x, y, panels, second, cross, third, yyxx, mixed,
+):  # fmt: skip
+    """`accumulate` in the calling thread alone, to the same bits, for callers with own threads."""
+    for strip in range((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS):
+        _project_strip(rows, strip, n_rows, d, m, input_map, output_map, x, y)
+    for task in range(n_lanes * n_parts):
+        _run_task(
+            rows, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, n_lanes, n_parts,
+            task, panels[0], second, cross, third, yyxx, mixed,
         )  # fmt: skip

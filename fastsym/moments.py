@@ -32,24 +32,25 @@ SUPERBLOCK_ROWS = 8192
 SPREAD_PILOT = 4
 """A source that can be read again gives a pilot so many times larger than a stream's."""
 
-_TASKS = 64
-_LANE_BYTES = 32 << 20
+MAX_LANES = 64
+_LANE_BYTES = 8 << 20
+_MAX_BLOCK_ROWS = 512  # the length of a sum in float32, and what a cache holds of packed features
 
 # Numba's workqueue layer aborts when two threads enter a parallel function at once.
 _kernel_lock = threading.Lock()
 
 
 @contextmanager
-def _kernel_threads(n_jobs: int | None) -> Iterator[None]:
-    """Hold the kernels for this thread, with at most n_jobs threads (None or -1: all)."""
+def _kernel_threads(n_jobs: int | None) -> Iterator[int]:
+    """Hold the parallel kernels for this thread; yields the number of threads, n_jobs at most."""
     import numba
 
     with _kernel_lock:
         before = numba.get_num_threads()
-        if n_jobs is not None and n_jobs != -1:
-            numba.set_num_threads(min(n_jobs, before))
+        threads = before if n_jobs is None or n_jobs == -1 else min(n_jobs, before)
+        numba.set_num_threads(threads)
         try:
-            yield
+            yield threads
         finally:
             numba.set_num_threads(before)
 
@@ -82,21 +83,29 @@ def staged_rows(n_features: int, n_outputs: int) -> int:
     return SUPERBLOCK_ROWS * max(1, factor)
 
 
+def _padded(n: int) -> int:
+    """Round up to whole tiles of the kernels."""
+    return -(-n // 8) * 8
+
+
 def _sum_shapes(d: int, m: int, k: int) -> dict[str, tuple[int, ...]]:
-    pairs, triples = k * (k + 1) // 2, k * (k + 1) * (k + 2) // 6
+    """Shapes of the sums of one lane, as `_kernels.accumulate` takes them."""
+    from fastsym import _kernels
+
+    pairs, width = _padded(k * (k + 1) // 2), _padded(1 + d + m)
     return {
-        "second": (1 + d + m, 1 + d + m),
-        "even_cross": (1 + d, m),
+        "second": (width * width,),
+        "cross": (_padded(1 + d) * pairs,),
         "third": (2, d),
-        "yyxx": (pairs, pairs),
-        "yxxx": (k, triples),
+        "yyxx": (pairs * pairs,),
+        "mixed": (int(_kernels.mixed_tiles(k)[1][-1]),),
     }
 
 
 def _lanes(d: int, m: int, k: int) -> int:
     """Private copies of the sums: a power of two, bounded by memory and not by the machine."""
     size = sum(8 * int(np.prod(shape)) for shape in _sum_shapes(d, m, k).values())
-    lanes = _TASKS
+    lanes = MAX_LANES
     while lanes > 1 and lanes * size > _LANE_BYTES:
         lanes //= 2
     return lanes
@@ -116,8 +125,8 @@ class Moments:
     frame : Frame
     second : ndarray of shape (1 + d + m, 1 + d + m)
         E[v v^T], v = (1, x, y), not centred.
-    even_cross : ndarray of shape (1 + d, m)
-        E[(1, x) e^T], e = (1, pairs of x') even_map. Its rows for x are zero in the population.
+    pair_cross : ndarray of shape (1 + d, P)
+        E[(1, x) (pairs of x')^T]. Its rows for x are zero in the population.
     third : ndarray of shape (2, d)
         *Sums* of t^3 and of t^6, t = x_i / input_scale_i, for the symmetry test.
     yyxx : ndarray of shape (P, P)
@@ -131,7 +140,7 @@ class Moments:
     n_samples: int
     frame: Frame
     second: NDArray[np.float64]
-    even_cross: NDArray[np.float64]
+    pair_cross: NDArray[np.float64]
     third: NDArray[np.float64]
     yyxx: NDArray[np.float64]
     yxxx: NDArray[np.float64]
@@ -169,8 +178,12 @@ class Moments:
 
     @property
     def reduced_cross_moment(self) -> NDArray[np.float64]:
-        """E[x (y - e)^T], shape (d, m): E[x y^T] with less sampling error, as E[x e^T] = 0."""
-        return self.cross_moment - self.even_cross[1:]
+        """E[x (y - e)^T], e = (1, pairs of x') even_map; shape (d, m).
+
+        E[x e^T] = 0 in the population, so this is E[x y^T] with less sampling error.
+        """
+        constant, even = self.frame.even_map[0], self.frame.even_map[1:]
+        return self.cross_moment - np.outer(self.input_mean, constant) - self.pair_cross[1:] @ even
 
 
 class MomentAccumulator:
@@ -244,10 +257,11 @@ class MomentAccumulator:
         self._dtype = np.dtype(compute_dtype)
         self._frame: Frame | None = None
         self._shape: tuple[int, int] | None = None  # (n_features, n_outputs)
-        self._rows = np.empty((0, 0), self._dtype)  # staged (1, X, Y)
+        self._rows = np.empty((0, 0), self._dtype)  # staged (1, X, Y, 0 ...)
         self._n_staged = 0
         self._n_summed = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
+        self._work: tuple[NDArray[Any], ...] = ()
         if frame is not None:
             self._set_shape(frame.n_features, frame.n_outputs)
             self._set_frame(frame)
@@ -328,7 +342,7 @@ class MomentAccumulator:
             count = min(len(self._rows) - self._n_staged, len(X) - taken)
             staged = self._rows[self._n_staged : self._n_staged + count]
             staged[:, 1 : 1 + d] = X[taken : taken + count]
-            staged[:, 1 + d :] = Y[taken : taken + count]
+            staged[:, 1 + d : 1 + d + Y.shape[1]] = Y[taken : taken + count]
             self._n_staged += count
             taken += count
             if self._n_staged == len(self._rows):
@@ -360,27 +374,26 @@ class MomentAccumulator:
         self._check_mergeable(other)
         if other._shape is None:
             return self
-        other_d = other._shape[0]
-        staged = other._rows[: other._n_staged].copy()  # other may be self
+        staged = [part.copy() for part in other._staged()]  # other may be self
         other_sums, other_summed = other._sums, other._n_summed
         if other._frame is not None and self._frame is None:
-            own = self._rows[: self._n_staged]
+            own = self._staged()
             self._n_staged = 0
             self._set_shape(*other._shape)
             self._set_frame(other._frame)
-            if len(own):
-                self.update(own[:, 1 : 1 + other_d], own[:, 1 + other_d :])
+            if len(own[0]):
+                self.update(*own)
         for name, total in other_sums.items():
             self._sums[name] += total
         self._n_summed += other_summed
-        if len(staged):
-            self.update(staged[:, 1 : 1 + other_d], staged[:, 1 + other_d :])
+        if len(staged[0]):
+            self.update(*staged)
         return self
 
     def __add__(self, other: "MomentAccumulator") -> "MomentAccumulator":
         if not isinstance(other, MomentAccumulator):
             return NotImplemented
-        return copy.deepcopy(self).merge(other)
+        return self._copy().merge(other)
 
     def moments(self) -> Moments:
         """Return the moments of all rows so far; the accumulator can go on.
@@ -396,21 +409,48 @@ class MomentAccumulator:
         """
         if self.n_samples == 0:
             raise ValueError("no samples: update the accumulator with at least some rows.")
-        whole = copy.deepcopy(self) if self._n_staged else self
+        whole = self._copy() if self._n_staged else self
         if whole._n_staged:
             whole._sum_staged()
-        # Lanes are added one by one, in order.
-        total = {name: np.add.reduce(lanes, axis=0) for name, lanes in whole._sums.items()}
-        n, third = whole._n_summed, total.pop("third")
-        upper = np.triu(total.pop("second"))
-        second = upper + np.triu(upper, 1).T
+        return whole._expectations()
+
+    def _expectations(self) -> Moments:
+        """Add up the lanes, one by one in order, and drop the kernels' padding."""
+        from fastsym import _kernels
+
+        frame, n = self.frame, self._n_summed
+        d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
+        pairs = k * (k + 1) // 2
+        total = {name: np.add.reduce(lanes, axis=0) for name, lanes in self._sums.items()}
+
+        def matrix(name: str, rows: int, columns: int) -> NDArray[np.float64]:
+            return total[name].reshape(_padded(rows), _padded(columns))[:rows, :columns]
+
+        upper = np.triu(matrix("second", 1 + d + m, 1 + d + m))
+        # Triple (a, b, c) with y'_i: row p = a k + i of the tiles, column of the pair (b, c).
+        starts, offsets = _kernels.mixed_tiles(k)
+        a, pair = (
+            np.concatenate(parts)
+            for parts in zip(
+                *(
+                    (np.full(pairs - first, axis), np.arange(first, pairs))
+                    for axis in range(k)
+                    for first in [axis * k - axis * (axis - 1) // 2]
+                ),
+                strict=True,
+            )
+        )
+        tile, row = np.divmod(a * k + np.arange(k)[:, None], 8)
+        place = offsets[tile] + row * (_padded(pairs) - starts[tile]) + pair - starts[tile]
         return Moments(
             n_samples=n,
-            frame=whole.frame,
-            second=second / n,
-            third=third,
+            frame=frame,
+            second=(upper + np.triu(upper, 1).T) / n,
+            pair_cross=matrix("cross", 1 + d, pairs) / n,
+            third=total["third"],
+            yyxx=matrix("yyxx", pairs, pairs) / n,
+            yxxx=total["mixed"][place] / n,
             precision=float(np.finfo(self._dtype).eps),
-            **{name: value / n for name, value in total.items()},
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -437,7 +477,7 @@ class MomentAccumulator:
             "compute_dtype": np.array(self.compute_dtype),
             "shape": np.array(self._shape or (0, 0)),
             "n_summed": np.array(self._n_summed),
-            "staged": self._rows[: self._n_staged],
+            "staged": self._rows[: self._n_staged, : 1 + sum(self._shape or (0, 0))],
         }
         if self._frame is not None:
             frame = self._frame.to_arrays()
@@ -479,7 +519,7 @@ class MomentAccumulator:
         if d:
             loaded._set_shape(d, m)
             loaded._n_staged = len(arrays["staged"])
-            loaded._rows[: loaded._n_staged] = arrays["staged"]
+            loaded._rows[: loaded._n_staged, : 1 + d + m] = arrays["staged"]
         if "frame_input_map" in arrays:
             prefix = "frame_"
             loaded._set_frame(
@@ -513,9 +553,8 @@ class MomentAccumulator:
 
     def _set_shape(self, n_features: int, n_outputs: int) -> None:
         self._shape = (n_features, n_outputs)
-        self._rows = np.empty(
-            (staged_rows(n_features, n_outputs), 1 + n_features + n_outputs), self._dtype
-        )
+        width = _padded(1 + n_features + n_outputs)
+        self._rows = np.zeros((staged_rows(n_features, n_outputs), width), self._dtype)
         self._rows[:, 0] = 1
 
     def _set_frame(self, frame: Frame) -> None:
@@ -526,42 +565,84 @@ class MomentAccumulator:
             name: np.zeros((lanes, *shape)) for name, shape in _sum_shapes(d, m, k).items()
         }
 
+    def _staged(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Views of the staged rows as (X, Y)."""
+        d, m = self._shape or (0, 0)
+        rows = self._rows[: self._n_staged]
+        return rows[:, 1 : 1 + d], rows[:, 1 + d : 1 + d + m]
+
+    def _copy(self) -> "MomentAccumulator":
+        other = copy.copy(self)
+        other._rows = self._rows.copy()
+        other._sums = {name: total.copy() for name, total in self._sums.items()}
+        return other
+
     def _sum_staged(self) -> None:
         """Add the staged rows to the sums; the first ones make the frame."""
-        from fastsym import _kernels  # imports and loads compiled code: only when it is needed
-
-        rows, n = self._rows, self._n_staged
+        n = self._n_staged
         if self._frame is None:
-            d = rows.shape[1] - 1 if self._shape is None else self._shape[0]
-            self._set_frame(estimate_frame(rows[:n, 1 : 1 + d], rows[:n, 1 + d :], self.n_hidden))
-        frame = self.frame
-        lanes = len(self._sums["second"])
-        with _kernel_threads(self.n_jobs):
-            _kernels.accumulate(
-                rows,
-                n,
-                *(
-                    np.ascontiguousarray(array, self._dtype)
-                    for array in (frame.input_map, frame.output_map, frame.even_map)
-                ),
-                1 / frame.input_scale,
-                lanes,
-                _TASKS // lanes,
-                *self._sums.values(),
+            self._set_frame(estimate_frame(*self._staged(), self.n_hidden))
+        self._run_kernels()
+        if not all(np.isfinite(total).all() for total in self._sums.values()):
+            largest = [float(np.abs(part).max()) for part in self._staged()]
+            raise ValueError(
+                f"the moments overflow: the largest values among rows {self._n_summed} to "
+                f"{self._n_summed + n - 1} are {largest[0]:.3g} in X and {largest[1]:.3g} in Y, "
+                f"too far from the pilot's for {self.compute_dtype}; rescale or remove these rows."
             )
         self._n_staged = 0
         self._n_summed += n
-        if not all(np.isfinite(total).all() for total in self._sums.values()):
-            largest = [float(np.abs(rows[:n, part]).max()) for part in self._columns()]
-            raise ValueError(
-                f"the moments overflow: the largest values among rows {self._n_summed - n} to "
-                f"{self._n_summed - 1} are {largest[0]:.3g} in X and {largest[1]:.3g} in Y, too "
-                f"far from the pilot's for {self.compute_dtype}; rescale or remove these rows."
+
+    def _run_kernels(self) -> None:
+        from fastsym import _kernels  # imports and loads compiled code: only when it is needed
+
+        frame, rows, n = self.frame, self._rows, self._n_staged
+        d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
+        lanes = len(self._sums["second"])
+        block_rows = min(len(rows) // lanes, _MAX_BLOCK_ROWS)
+
+        def padded_map(matrix: NDArray[np.float64]) -> NDArray[Any]:
+            padded = np.zeros((len(matrix), _padded(k)), self._dtype)
+            padded[:, :k] = matrix
+            return padded
+
+        def run(kernel: Callable[..., None], threads: int) -> None:
+            kernel(
+                rows,
+                n,
+                block_rows,
+                d,
+                m,
+                k,
+                padded_map(frame.input_map),
+                padded_map(frame.output_map),
+                1 / frame.input_scale,
+                *_kernels.mixed_tiles(k),
+                lanes,
+                # Parts of a lane pack the same features again: no more than keep threads busy.
+                1 if lanes >= 2 * threads or threads == 1 else -(-2 * threads // lanes),
+                *self._work_space(threads, block_rows),
+                *self._sums.values(),
             )
 
-    def _columns(self) -> tuple[slice, slice]:
-        d = self.frame.n_features
-        return slice(1, 1 + d), slice(1 + d, None)
+        if self.n_jobs == 1:
+            run(_kernels.accumulate_serial, 1)
+        else:
+            with _kernel_threads(self.n_jobs) as threads:
+                run(_kernels.accumulate, threads)
+
+    def _work_space(self, threads: int, block_rows: int) -> tuple[NDArray[Any], ...]:
+        """Projected samples x', y' and packed features, kept from call to call."""
+        from fastsym import _kernels
+
+        shapes = (
+            (len(self._rows), _padded(self.frame.n_hidden) + 8),
+            (len(self._rows), _padded(self.frame.n_hidden) + 8),
+            (threads, 2, _kernels.panel_size(block_rows)),
+        )
+        if tuple(array.shape for array in self._work) != shapes:
+            self._work = tuple(np.zeros(shape, self._dtype) for shape in shapes)
+        return self._work
 
 
 def accumulate(

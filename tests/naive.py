@@ -18,7 +18,6 @@ def moments(X, Y, frame):
     """Expectations as fastsym.moments.Moments defines them, from full tensors."""
     n = len(X)
     x, y = X @ frame.input_map, Y @ frame.output_map
-    even = np.concatenate([np.ones((n, 1)), pairs(x)], axis=1) @ frame.even_map
     one_x = np.concatenate([np.ones((n, 1)), X], axis=1)
     v = np.concatenate([one_x, Y], axis=1)
     quartic = np.einsum("ni,nj,na,nb->ijab", y, y, x, x) / n
@@ -27,7 +26,7 @@ def moments(X, Y, frame):
     t = X / frame.input_scale
     return {
         "second": np.einsum("ni,nj->ij", v, v) / n,
-        "even_cross": np.einsum("ni,nj->ij", one_x, even) / n,
+        "pair_cross": np.einsum("ni,nj->ij", one_x, pairs(x)) / n,
         "third": np.stack([(t**3).sum(axis=0), (t**6).sum(axis=0)]),
         "yyxx": np.array([[quartic[i, j, a, b] for a, b in tuples(k, 2)] for i, j in tuples(k, 2)]),
         "yxxx": np.array([[mixed[i, a, b, c] for a, b, c in tuples(k, 3)] for i in range(k)]),

@@ -12,7 +12,7 @@ from fastsym.sources import from_arrays
 
 from . import naive
 
-FIELDS = ("second", "even_cross", "third", "yyxx", "yxxx")
+FIELDS = ("second", "pair_cross", "third", "yyxx", "yxxx")
 SHAPES = [(1, 1, 1), (3, 1, 2), (2, 2, 2), (5, 3, 4), (4, 4, 7), (9, 5, 6)]
 
 
@@ -60,8 +60,8 @@ def test_large_sums_agree_with_products_of_features(k):
 
 def test_lanes_are_bounded_by_memory():
     assert _lanes(10, 10, 10) == 64
+    assert 1 < _lanes(24, 24, 24) < 64
     assert _lanes(64, 64, 64) == 1
-    assert _lanes(24, 24, 24) < 64
 
 
 def cut(X, Y, sizes, **kwargs):
