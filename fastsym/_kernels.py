@@ -25,15 +25,13 @@ from numba.extending import intrinsic
 TILE = 8
 """Rows and columns of the sums are padded to multiples of this, on every machine."""
 
-_RIGHT_COLUMNS = 192  # packed right features at a time: with 512 rows they stay in a 1 MB cache
+# Packed features at a time: with 256 rows they stay in a cache of 1 MB.
+_RIGHT_COLUMNS = 384
 _LEFT_COLUMNS = 64
-# Row lengths of the panels: an odd number of 64-byte lines, so that a column of tiles does not
-# fall into a few cache sets.
-_RIGHT_STRIDE = _RIGHT_COLUMNS + 8
-_LEFT_STRIDE = _LEFT_COLUMNS + 8
 
 
 _STRIP_ROWS = 128  # rows projected by a task
+_PACK_ROWS = 64  # rows whose packed features stay in the first cache while they are written
 
 
 class Machine(NamedTuple):
@@ -113,7 +111,7 @@ def _tile_intrinsic(rows, vectors, shrink, add):
 
         def codegen(context, builder, signature, arguments):
             left, left_row, left_step, right, right_step, n_steps, out, out_row = arguments
-            index, lane = ir.IntType(64), ir.IntType(32)
+            index, lane, byte = ir.IntType(64), ir.IntType(32), ir.IntType(8)
             element = ir.FloatType() if size == 4 else ir.DoubleType()
             vector = ir.VectorType(element, lanes)
             stored = ir.VectorType(ir.DoubleType(), lanes) if add else vector
@@ -137,6 +135,19 @@ def _tile_intrinsic(rows, vectors, shrink, add):
             starts = [left]
             for _ in range(rows - 1):
                 starts.append(builder.gep(starts[-1], [left_row]))
+            if add:
+                # The sums are needed after all steps; fetch them meanwhile, one access a line.
+                fetch = cgutils.get_or_insert_function(
+                    builder.module,
+                    ir.FunctionType(ir.VoidType(), [byte.as_pointer(), lane, lane, lane]),
+                    "llvm.prefetch.p0i8",
+                )
+                place = out
+                for _ in range(rows):
+                    for column in range(0, vectors * lanes, 8):
+                        pointer = at(place, column, byte)
+                        builder.call(fetch, [pointer, *(ir.Constant(lane, n) for n in (1, 3, 1))])
+                    place = builder.gep(place, [out_row])
             builder.branch(loop)
 
             builder.position_at_end(loop)
@@ -212,7 +223,7 @@ def _vector_lanes(typingctx, pointer):
 
 @intrinsic
 def _store_scaled(typingctx, out, factor, source):
-    """out[0 : 8] = factor * source[0 : 8], unaligned; both pointers, 8 elements readable there."""
+    """out[0 : 8] = factor[0] source[0 : 8], unaligned; all three are pointers."""
     size = source.dtype.bitwidth // 8
 
     def codegen(context, builder, signature, arguments):
@@ -221,13 +232,14 @@ def _store_scaled(typingctx, out, factor, source):
         vector = ir.VectorType(element, TILE)
         value = builder.load(builder.bitcast(source, vector.as_pointer()), align=size)
         undefined = ir.Constant(vector, ir.Undefined)
+        factor = builder.load(factor)
         scale = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
         splat = ir.Constant(ir.VectorType(ir.IntType(32), TILE), None)
         value = builder.fmul(value, builder.shuffle_vector(scale, undefined, splat))
         builder.store(value, builder.bitcast(out, vector.as_pointer()), align=size)
         return context.get_dummy_value()
 
-    return types.void(out, source.dtype, source), codegen
+    return types.void(out, factor, source), codegen
 
 
 # Products
@@ -308,46 +320,56 @@ def pair_offset(a, k):
 
 
 @njit(**_OPTIONS)
-def _pack_pairs(x, first_row, n_rows, k, begin, end, panel, stride):
-    """panel[n, p - begin] = x[n, a] x[n, b] for pairs p = (a, b), begin <= p < end.
+def _pack_run(factor, f_first, source, s_first, width, length, panel, p_first, stride, n_rows):
+    """panel[n, 0 : length] = factor[n] source[n, 0 : length] for n_rows rows n.
 
-    x is (S, k^ + 8) with zeros past k, panel flat with rows of `stride`, owned by the caller and
-    8 elements longer than its rows. Vectors of 8 are stored in ascending order and may run over the
-    end of a run: what follows overwrites the excess, and past the last pair it is zero.
+    Rows are `width` apart in factor and source and `stride` in panel; f_first, s_first and p_first
+    are flat positions in the first row. Vectors of 8 may run over the end by up to 7 elements.
     """
-    width = x.shape[1]
-    for n in range(n_rows):
-        row = (first_row + n) * width
-        offset = 0
-        for a in range(k):
-            length = k - a
-            start, stop = max(begin - offset, 0), min(end - offset, length)
-            for j in range(start, stop, TILE):
-                _store_scaled(
-                    _address(panel, n * stride + offset + j - begin),
-                    x[first_row + n, a],
-                    _address(x, row + a + j),
-                )
-            offset += length
-            if offset >= end:
-                break
+    for j in range(0, length, TILE):
+        f, s, p = f_first, s_first + j, p_first + j
+        for _ in range(n_rows):
+            _store_scaled(_address(panel, p), _address(factor, f), _address(source, s))
+            f += width
+            s += width
+            p += stride
 
 
 @njit(**_OPTIONS)
-def _pack_mixed(x, y, first_row, n_rows, k, begin, end, panel, stride):
+def _pack_pairs(x, width, first_row, n_rows, k, begin, end, panel, stride):
+    """panel[n, p - begin] = x[n, a] x[n, b] for pairs p = (a, b), begin <= p < end.
+
+    x is flat with rows of width >= k + 8, zero past k; panel is flat with rows of `stride`, 8 longer
+    than end - begin, owned by the caller. Runs of one a are stored in ascending order, so that what
+    one writes over its end is overwritten by the next, and past the last pair it is zero.
+    """
+    for strip in range(0, n_rows, _PACK_ROWS):
+        count = min(_PACK_ROWS, n_rows - strip)
+        row = (first_row + strip) * width
+        offset = 0
+        for a in range(k):
+            start, stop = max(begin - offset, 0), min(end - offset, k - a)
+            if start < stop:
+                _pack_run(
+                    x, row + a, x, row + a + start, width, stop - start,
+                    panel, strip * stride + offset + start - begin, stride, count,
+                )  # fmt: skip
+            offset += k - a
+
+
+@njit(**_OPTIONS)
+def _pack_mixed(x, y, width, first_row, n_rows, k, begin, end, panel, stride):
     """panel[n, p - begin] = x[n, a] y[n, i] for p = a k + i, begin <= p < end; as `_pack_pairs`."""
-    width = y.shape[1]
-    for n in range(n_rows):
-        row = (first_row + n) * width
-        for a in range(begin // k, min((end - 1) // k + 1, k)):
+    for strip in range(0, n_rows, _PACK_ROWS):
+        count = min(_PACK_ROWS, n_rows - strip)
+        row = (first_row + strip) * width
+        for a in range(begin // k, (end - 1) // k + 1):
             offset = a * k
             start, stop = max(begin - offset, 0), min(end - offset, k)
-            for j in range(start, stop, TILE):
-                _store_scaled(
-                    _address(panel, n * stride + offset + j - begin),
-                    x[first_row + n, a],
-                    _address(y, row + j),
-                )
+            _pack_run(
+                x, row + a, y, row + start, width, stop - start,
+                panel, strip * stride + offset + start - begin, stride, count,
+            )  # fmt: skip
 
 
 def mixed_tiles(k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -369,9 +391,19 @@ def mixed_tiles(k: int) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.concatenate([[0], np.cumsum(TILE * (padded_pairs - starts))])
 
 
+@njit(**_OPTIONS)
+def _panel_stride(columns, itemsize):
+    """Row length of a panel: an odd number of 64-byte lines.
+
+    A column of tiles then does not fall into a few cache sets, and there is room for a vector that
+    runs over the end.
+    """
+    return columns + 64 // itemsize
+
+
 def panel_size(block_rows: int) -> int:
     """Elements of a panel for blocks of block_rows samples."""
-    return block_rows * _RIGHT_STRIDE + TILE
+    return int(block_rows * _panel_stride(_RIGHT_COLUMNS, 4) + TILE)
 
 
 # Moments
@@ -379,7 +411,7 @@ def panel_size(block_rows: int) -> int:
 
 @njit(**_OPTIONS)
 def _accumulate_task(
-    rows, width, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, lane, n_lanes, part,
+    rows, width, n_rows, block_rows, d, k, inverse_scale, x, y, x_width, starts, offsets, lane, n_lanes, part,
     n_parts, left, right, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
     """Add the blocks of one lane to one part of that lane's sums.
@@ -390,6 +422,9 @@ def _accumulate_task(
     """
     n_pairs = k * (k + 1) // 2
     columns = round_up(n_pairs)
+    cubes = np.empty((2, d))
+    left_stride = _panel_stride(_LEFT_COLUMNS, left.itemsize)
+    right_stride = _panel_stride(_RIGHT_COLUMNS, right.itemsize)
     for block in range(lane, (n_rows + block_rows - 1) // block_rows, n_lanes):
         first = block * block_rows
         count = min(block_rows, n_rows - first)
@@ -397,36 +432,40 @@ def _accumulate_task(
         # Everything that is multiplied with the pairs of x'.
         for begin in range(0, columns, _RIGHT_COLUMNS):
             end = min(begin + _RIGHT_COLUMNS, columns)
-            _pack_pairs(x, first, count, k, begin, min(end, n_pairs), right, _RIGHT_STRIDE)
+            _pack_pairs(x, x_width, first, count, k, begin, min(end, n_pairs), right, right_stride)
             chunk = 0
             for low in range(0, columns, _LEFT_COLUMNS):
                 if chunk % n_parts == part:
                     high = min(low + _LEFT_COLUMNS, columns)
-                    _pack_pairs(y, first, count, k, low, min(high, n_pairs), left, _LEFT_STRIDE)
+                    _pack_pairs(
+                        y, x_width, first, count, k, low, min(high, n_pairs), left, left_stride
+                    )
                     for r in range(low, high, TILE):
                         add_product(
-                            left, r - low, _LEFT_STRIDE, right, 0, _RIGHT_STRIDE, count,
+                            left, r - low, left_stride, right, 0, right_stride, count,
                             yyxx, r * columns + begin, columns, end - begin,
                         )  # fmt: skip
                 chunk += 1
             for low in range(0, round_up(k * k), _LEFT_COLUMNS):
                 if chunk % n_parts == part and starts[low // TILE] < end:
                     high = min(low + _LEFT_COLUMNS, round_up(k * k))
-                    _pack_mixed(x, y, first, count, k, low, min(high, k * k), left, _LEFT_STRIDE)
+                    _pack_mixed(
+                        x, y, x_width, first, count, k, low, min(high, k * k), left, left_stride
+                    )
                     for r in range(low, high, TILE):
                         tile = r // TILE
                         c = max(begin, starts[tile])
                         if c < end:
                             stride = columns - starts[tile]
                             add_product(
-                                left, r - low, _LEFT_STRIDE, right, c - begin, _RIGHT_STRIDE,
+                                left, r - low, left_stride, right, c - begin, right_stride,
                                 count, mixed, offsets[tile] + c - starts[tile], stride, end - c,
                             )  # fmt: skip
                 chunk += 1
             for r in range(0, round_up(1 + d), TILE):
                 if chunk % n_parts == part:
                     add_product(
-                        rows, first * width + r, width, right, 0, _RIGHT_STRIDE, count,
+                        rows, first * width + r, width, right, 0, right_stride, count,
                         cross, r * columns + begin, columns, end - begin,
                     )  # fmt: skip
                 chunk += 1
@@ -438,16 +477,18 @@ def _accumulate_task(
                     rows, first * width + r, width, rows, first * width + r, width, count,
                     second, r * width + r, width, width - r,
                 )  # fmt: skip
-        for i in range(part, d, n_parts):
-            cube_sum = 0.0
-            square_sum = 0.0
+        if part == 0:
+            cubes[:] = 0
             for n in range(first, first + count):
-                t = rows[n * width + 1 + i] * inverse_scale[i]
-                cube = t * t * t
-                cube_sum += cube
-                square_sum += cube * cube
-            third[0, i] += cube_sum
-            third[1, i] += square_sum
+                sample = rows[n * width + 1 : n * width + 1 + d]
+                for i in range(d):
+                    t = sample[i] * inverse_scale[i]
+                    cube = t * t * t
+                    cubes[0, i] += cube
+                    cubes[1, i] += cube * cube
+            for i in range(d):
+                third[0, i] += cubes[0, i]
+                third[1, i] += cubes[1, i]
 
 
 @njit(**_OPTIONS)
@@ -467,8 +508,8 @@ def _run_task(
     """Run task lane * n_parts + part on the panels (2, size) of this thread."""
     lane = task // n_parts
     _accumulate_task(
-        rows.reshape(-1), rows.shape[1], n_rows, block_rows, d, k, inverse_scale, x, y, starts,
-        offsets, lane, n_lanes, task % n_parts, n_parts, panels[0], panels[1],
+        rows.reshape(-1), rows.shape[1], n_rows, block_rows, d, k, inverse_scale,
+        x.reshape(-1), y.reshape(-1), x.shape[1], starts, offsets, lane, n_lanes, task % n_parts, n_parts, panels[0], panels[1],
         second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane],
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastsym._files import read_arrays, write_arrays
 from fastsym._validation import check_fits, check_n_hidden, check_pair
@@ -34,7 +34,8 @@ SPREAD_PILOT = 4
 
 MAX_LANES = 64
 _LANE_BYTES = 8 << 20
-_MAX_BLOCK_ROWS = 512  # the length of a sum in float32, and what a cache holds of packed features
+_PAGE = 4096
+_MAX_BLOCK_ROWS = 256  # the length of a sum in float32, and what a cache holds of packed features
 
 # Numba's workqueue layer aborts when two threads enter a parallel function at once.
 _kernel_lock = threading.Lock()
@@ -81,6 +82,14 @@ def staged_rows(n_features: int, n_outputs: int) -> int:
     """
     factor = -(-4 * (n_features + n_outputs) // SUPERBLOCK_ROWS)
     return SUPERBLOCK_ROWS * max(1, factor)
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Zeros that begin at a page: NumPy's own begin anywhere, and vectors then straddle lines."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + _PAGE, np.uint8)
+    start = -memory.ctypes.data % _PAGE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _padded(n: int) -> int:
@@ -554,7 +563,7 @@ class MomentAccumulator:
     def _set_shape(self, n_features: int, n_outputs: int) -> None:
         self._shape = (n_features, n_outputs)
         width = _padded(1 + n_features + n_outputs)
-        self._rows = np.zeros((staged_rows(n_features, n_outputs), width), self._dtype)
+        self._rows = _aligned_zeros((staged_rows(n_features, n_outputs), width), self._dtype)
         self._rows[:, 0] = 1
 
     def _set_frame(self, frame: Frame) -> None:
@@ -562,7 +571,7 @@ class MomentAccumulator:
         lanes = _lanes(d, m, k)
         self._frame = frame
         self._sums = {
-            name: np.zeros((lanes, *shape)) for name, shape in _sum_shapes(d, m, k).items()
+            name: _aligned_zeros((lanes, *shape)) for name, shape in _sum_shapes(d, m, k).items()
         }
 
     def _staged(self) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -573,8 +582,11 @@ class MomentAccumulator:
 
     def _copy(self) -> "MomentAccumulator":
         other = copy.copy(self)
-        other._rows = self._rows.copy()
-        other._sums = {name: total.copy() for name, total in self._sums.items()}
+        other._rows = _aligned_zeros(self._rows.shape, self._dtype)
+        other._rows[...] = self._rows
+        other._sums = {name: _aligned_zeros(total.shape) for name, total in self._sums.items()}
+        for name, total in self._sums.items():
+            other._sums[name][...] = total
         return other
 
     def _sum_staged(self) -> None:
@@ -641,7 +653,7 @@ class MomentAccumulator:
             (threads, 2, _kernels.panel_size(block_rows)),
         )
         if tuple(array.shape for array in self._work) != shapes:
-            self._work = tuple(np.zeros(shape, self._dtype) for shape in shapes)
+            self._work = tuple(_aligned_zeros(shape, self._dtype) for shape in shapes)
         return self._work
 
 

@@ -1,0 +1,78 @@
+"""Throughput of the accumulation beside the machine's peak and NumPy: prints the project's table.
+
+python -m benchmarks.throughput [K ...]
+"""
+
+import os
+import sys
+
+from fastsym._kernels import MACHINE
+
+from .common import (
+    SUPERBLOCK_ROWS,
+    Threads,
+    fma_probe,
+    numpy_way,
+    quartic_flops,
+    shortest,
+    useful_flops,
+    warm_accumulator,
+)
+
+
+def run_kernels(accumulator):
+    """Return a call of the kernels on a full superblock: projection, packing and products."""
+
+    def run():
+        accumulator._n_staged = SUPERBLOCK_ROWS
+        accumulator._run_kernels()
+        accumulator._n_staged = 0
+
+    return run
+
+
+def rates(k, dtype, repeats):
+    """Rows a second: kernels with all and with 1 thread, `update` with all, NumPy; both peaks."""
+    n_threads = os.cpu_count() or 1
+    accumulator, X, Y = warm_accumulator(k, dtype)
+    one = accumulator._copy()
+    one.n_jobs = 1
+    by_numpy, numpy_rows = numpy_way(k, dtype)
+    peak_all, operations_all = fma_probe(dtype, n_threads)
+    peak_one, operations_one = fma_probe(dtype, 1)
+    rows = SUPERBLOCK_ROWS
+    with Threads(n_threads):
+        times = shortest(
+            [
+                run_kernels(accumulator),
+                run_kernels(one),
+                lambda: accumulator.update(X, Y),
+                by_numpy,
+                peak_all,
+                peak_one,
+            ],
+            repeats,
+        )
+    work = [rows, rows, rows, numpy_rows, operations_all, operations_one]
+    return [amount / time for amount, time in zip(work, times, strict=True)]
+
+
+if __name__ == "__main__":
+    print(f"machine {MACHINE.name}, {os.cpu_count()} threads")
+    print(
+        "           kernels: useful operations over FMA peak       speed-up  update        "
+        "over NumPy\n"
+        "dtype     k  all threads  quartic alone  1 thread         of threads  rows/s        "
+        "quartic alone"
+    )
+    for dtype in ("float64", "float32"):
+        for k in [int(a) for a in sys.argv[1:]] or (8, 10, 12, 16, 24, 32, 48, 64):
+            repeats = 60 if k <= 16 else 20 if k <= 32 else 5
+            all_, one, update, by_numpy, peak_all, peak_one = rates(k, dtype, repeats)
+            flops = useful_flops(1, k, k, k)
+            print(
+                f"{dtype} {k:4} {all_ * flops / peak_all:12.2f} "
+                f"{all_ * quartic_flops(1, k) / peak_all:14.2f} {one * flops / peak_one:9.2f} "
+                f"{all_ / one:19.2f} {update:12,.0f} {update / by_numpy:11.1f}",
+                flush=True,
+            )
