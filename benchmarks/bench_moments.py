@@ -1,49 +1,79 @@
-"""Accumulation of moments."""
+"""Accumulation of moments, staging and checks included."""
 
-import resource
+import numpy as np
 
-from fastsym import MomentAccumulator, make_two_layer
+from fastsym import MomentAccumulator
 from fastsym.frame import estimate_frame
 
-from .common import Compiled, ratio_to_product
+from .common import Compiled, Threads, fma_probe, shortest, useful_flops
+
+SHAPES = {"4,4,4": (4, 4, 4), "10,10,10": (10, 10, 10), "300,10,30": (300, 10, 30)}
 
 
-def pair_flops(n, k):
-    """Multiply-adds of the quartic moments, times 2: pairs x pairs and k x triples a sample."""
-    pairs, triples = k * (k + 1) // 2, k * (k + 1) * (k + 2) // 6
-    return 2 * n * (pairs**2 + k * triples)
+def samples(d, m, n_rows, dtype):
+    X = np.random.default_rng(0).standard_normal((n_rows, d)).astype(dtype)
+    Y = np.maximum(X[:, np.arange(m) % d], 0) + X[:, -np.arange(m) % d] ** 2 / 10
+    return X, Y
 
 
 class Update(Compiled):
-    params = ((4, 10, 32), ("float64", "float32"))
-    param_names = ("k", "dtype")
+    params = (tuple(SHAPES), ("float64", "float32"))
+    param_names = ("d,k,m", "dtype")
     rows = 16384
 
-    def setup(self, k, dtype):
-        self.X, self.Y, _ = make_two_layer(self.rows, k, k, k, noise=0.1, random_state=0)
-        self.X, self.Y = self.X.astype(dtype), self.Y.astype(dtype)
+    def setup(self, shape, dtype):
+        self.shape = SHAPES[shape]
+        d, k, m = self.shape
+        self.X, self.Y = samples(d, m, self.rows, dtype)
         frame = estimate_frame(self.X, self.Y, k)
-        self.accumulator = MomentAccumulator(frame=frame, compute_dtype=dtype)
+        self.accumulator = MomentAccumulator(frame=frame, compute_dtype=dtype, n_jobs=1)
 
-    def time_update(self, k, dtype):
+    def time_update(self, shape, dtype):
         self.accumulator.update(self.X, self.Y)
 
-    def track_ratio_to_product(self, k, dtype):
-        return ratio_to_product(
-            lambda: self.accumulator.update(self.X, self.Y), pair_flops(self.rows, k)
-        )
+    def track_time_over_peak(self, shape, dtype):
+        """Time over that of the useful operations at the FMA peak, one thread."""
+        peak, operations = fma_probe(dtype, 1)
+        with Threads(1):
+            time, at_peak = shortest([lambda: self.accumulator.update(self.X, self.Y), peak], 10)
+        return (time / useful_flops(self.rows, *self.shape)) / (at_peak / operations)
+
+    def track_small_chunks(self, shape, dtype):
+        """Time of chunks of 64 rows over that of one chunk."""
+
+        def chunks():
+            for first in range(0, self.rows, 64):
+                self.accumulator.update(self.X[first : first + 64], self.Y[first : first + 64])
+
+        with Threads(1):
+            time, whole = shortest([chunks, lambda: self.accumulator.update(self.X, self.Y)], 5)
+        return time / whole
+
+    track_time_over_peak.unit = "ratio"
+    track_small_chunks.unit = "ratio"
+
+
+def _status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
 
 
 class Memory(Compiled):
-    def track_peak_growth(self):
-        """Growth of the peak resident memory over 20 more superblocks, in MB."""
-        X, Y, _ = make_two_layer(8192, 10, 10, 10, noise=0.1, random_state=0)
-        accumulator = MomentAccumulator(10)
-        for _ in range(2):
-            accumulator.update(X, Y)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(20):
-            accumulator.update(X, Y)
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    params = (10, 32)
+    param_names = ("k",)
 
-    track_peak_growth.unit = "MB"
+    def track_over_baseline(self, k):
+        """Peak of resident memory over what was there before, in MB (Linux)."""
+        X, Y = samples(k, k, 8192, "float64")
+        frame = estimate_frame(X, Y, k)
+        MomentAccumulator(frame=frame).update(X, Y)
+        before = _status("VmRSS")
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        accumulator = MomentAccumulator(frame=frame)
+        for _ in range(10):
+            accumulator.update(X, Y)
+        accumulator.moments()
+        return max(_status("VmHWM") - before, 0)
+
+    track_over_baseline.unit = "MB"

@@ -20,11 +20,11 @@ from .common import (
 )
 
 
-def run_kernels(accumulator):
-    """Return a call of the kernels on a full superblock: projection, packing and products."""
+def run_kernels(accumulator, n_rows=SUPERBLOCK_ROWS):
+    """Return a call of the kernels on staged rows: projection, packing and products."""
 
     def run():
-        accumulator._n_staged = SUPERBLOCK_ROWS
+        accumulator._n_staged = n_rows
         accumulator._run_kernels()
         accumulator._n_staged = 0
 

@@ -9,9 +9,10 @@ fly, and goes through `add_product`: a register-tiled micro-kernel that emits ve
 (`MACHINE`) and adds whole tiles of 8 x 8 elements to float64 sums.
 
 Symbols: ``S`` staged rows, ``k`` hidden units, ``d`` features, ``m`` outputs,
-``P = k (k + 1) / 2`` pairs. Pairs (a, b), a <= b, are in lexicographic order, so the pairs with both
+``P = k (k + 1) / 2`` pairs. Pairs (a, b), a <= b, are in lexicographic order, so those with both
 >= a are the suffix that starts at ``pair_offset(a, k)``: the triples (a, b, c), a <= b <= c, that
-start with a are x_a times that suffix. A hat, as in ``P^``, is a size rounded up to a multiple of 8.
+start with a are x_a times that suffix. A hat, as in ``P^``, is a size rounded up to a multiple
+of 8.
 """
 
 from typing import Any, NamedTuple
@@ -339,9 +340,9 @@ def _pack_run(factor, f_first, source, s_first, width, length, panel, p_first, s
 def _pack_pairs(x, width, first_row, n_rows, k, begin, end, panel, stride):
     """panel[n, p - begin] = x[n, a] x[n, b] for pairs p = (a, b), begin <= p < end.
 
-    x is flat with rows of width >= k + 8, zero past k; panel is flat with rows of `stride`, 8 longer
-    than end - begin, owned by the caller. Runs of one a are stored in ascending order, so that what
-    one writes over its end is overwritten by the next, and past the last pair it is zero.
+    x is flat with rows of width >= k + 8, zero past k; panel is flat with rows of `stride`, 8
+    longer than end - begin, owned by the caller. Runs of one a are stored in ascending order, so
+    that what one writes over its end is overwritten by the next, and past the last pair it is zero.
     """
     for strip in range(0, n_rows, _PACK_ROWS):
         count = min(_PACK_ROWS, n_rows - strip)
@@ -411,8 +412,8 @@ def panel_size(block_rows: int) -> int:
 
 @njit(**_OPTIONS)
 def _accumulate_task(
-    rows, width, n_rows, block_rows, d, k, inverse_scale, x, y, x_width, starts, offsets, lane, n_lanes, part,
-    n_parts, left, right, second, cross, third, yyxx, mixed,
+    rows, width, n_rows, block_rows, d, k, inverse_scale, x, y, x_width, starts, offsets, lane,
+    n_lanes, part, n_parts, left, right, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
     """Add the blocks of one lane to one part of that lane's sums.
 

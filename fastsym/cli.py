@@ -101,10 +101,18 @@ def predict(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="Model or moments file.")],
+    file: Annotated[Path | None, typer.Argument(help="Model or moments file.")] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Say what the kernels are made for here.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a model or moments file holds."""
+    """Say what a model or moments file holds, or what the kernels are made for."""
+    if machine:
+        _report(_machine(), as_json)
+        return
+    if file is None:
+        raise ValueError("info needs a file, or --machine.")
     from fastsym import moments, network
     from fastsym._files import read_arrays
 
@@ -251,6 +259,22 @@ def _solve_and_save(
     solution = spectral.solve(accumulated.moments(), method=method, random_state=seed)
     solution.network.save(out)
     _report({"model": str(out), **describe(solution)}, as_json)
+
+
+def _machine() -> dict[str, Any]:
+    import numba
+    from llvmlite import binding
+
+    from fastsym._kernels import MACHINE
+
+    return {
+        "kernels": MACHINE.name,
+        "vector_bytes": MACHINE.vector_bytes,
+        "tile_rows": MACHINE.rows,
+        "tile_vectors": MACHINE.vectors,
+        "processor": numba.config.CPU_NAME or binding.get_host_cpu_name(),  # type: ignore[attr-defined]
+        "threads": numba.get_num_threads(),
+    }
 
 
 def describe(solution: "SpectralSolution") -> dict[str, Any]:

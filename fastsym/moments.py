@@ -9,6 +9,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -329,11 +330,10 @@ class MomentAccumulator:
             represented. Nothing of the call is taken in unless the moments overflow, which
             leaves the accumulator unusable.
         """
-        return self._take(X, Y, 0)
+        return self._take(*check_pair(X, Y, self.n_features, self.n_outputs))
 
-    def _take(self, X: Any, Y: Any, first_row: int) -> "MomentAccumulator":
-        """`update` with rows that begin at number `first_row` for the user."""
-        X, Y = check_pair(X, Y, self.n_features, self.n_outputs, first_row)
+    def _take(self, X: NDArray[Any], Y: NDArray[Any]) -> "MomentAccumulator":
+        """`update` with rows that were checked."""
         for name, rows in (("X", X), ("Y", Y)):
             if self._dtype == np.float32 and rows.dtype != np.float32 and len(rows):
                 largest = float(np.abs(rows).max())
@@ -694,24 +694,38 @@ def accumulate(
             frame = estimate_frame(X, Y, n_hidden)
         except ValueError:
             # Rows of the pilot are not numbered as in the source: if one was bad, find the first.
-            for first_row, block in _numbered(source.blocks()):
-                check_pair(*block, first_row=first_row)
+            for _ in _checked(source):
+                pass
             raise
     accumulator = MomentAccumulator(
         n_hidden, frame=frame, compute_dtype=compute_dtype, n_jobs=n_jobs
     )
-    for first_row, block in _numbered(source.blocks()):
-        accumulator._take(*block, first_row)
+    for X, Y in _ahead(_checked(source)):
+        accumulator._take(X, Y)
         if callback is not None:
             callback(accumulator.n_samples)
     return accumulator
 
 
-def _numbered(
-    blocks: Iterator[tuple[NDArray[Any], NDArray[Any]]],
-) -> Iterator[tuple[int, tuple[NDArray[Any], NDArray[Any]]]]:
-    """Yield each block with the number of its first row."""
+Block = tuple[NDArray[Any], NDArray[Any]]
+
+
+def _checked(source: PairedRows) -> Iterator[Block]:
+    """Yield the blocks of a source, checked, their rows numbered as in the source."""
     first_row = 0
-    for block in blocks:
-        yield first_row, block
-        first_row += len(block[0])
+    for X, Y in source.blocks():
+        yield check_pair(X, Y, first_row=first_row)
+        first_row += len(X)
+
+
+def _ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Take each block from another thread while the one before is worked on.
+
+    Reading a file, faulting in a memory map and checking values then overlap with the kernels. Only
+    one block is read ahead.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="fastsym-reader") as reader:
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block

@@ -31,7 +31,8 @@ def first_parameters(cls):
 
 
 @pytest.mark.parametrize(("cls", "method"), list(benchmarks()))
-def test_benchmark_runs(cls, method):
+def test_benchmark_runs(cls, method, monkeypatch):
+    monkeypatch.setenv("ASV_SLOW", "1")
     instance = cls()
     if hasattr(cls, "rows"):
         instance.rows = 500
@@ -39,8 +40,13 @@ def test_benchmark_runs(cls, method):
     if hasattr(cls, "setup_cache"):
         instance.setup_cache()
     if hasattr(cls, "setup"):
-        instance.setup(*parameters)
+        try:
+            instance.setup(*parameters)
+        except NotImplementedError as reason:  # asv's way to skip
+            pytest.skip(str(reason))
     result = getattr(instance, method)(*parameters)
+    if hasattr(cls, "teardown"):
+        instance.teardown(*parameters)
     if method.startswith("track_"):
         assert result >= 0
     if method.startswith("timeraw_"):

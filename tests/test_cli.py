@@ -124,6 +124,14 @@ def test_compute_dtype_and_jobs(files, run, tmp_path):
     assert MomentAccumulator.load(tmp_path / "m.npz").compute_dtype == "float32"
 
 
+def test_machine(run):
+    code, out, _ = run("info", "--machine", "--json")
+    assert code == 0
+    machine = json.loads(out)
+    assert machine["kernels"] in ("avx512", "avx2", "neon", "portable")
+    assert machine["threads"] >= 1
+
+
 def bad_inputs(folder, tmp):
     X = np.load(folder / "X.npy")
     X[123, 0] = np.nan
@@ -148,6 +156,7 @@ def bad_inputs(folder, tmp):
         "there is no folder": ("fit", x, y, "-o", tmp / "nowhere" / "m.npz"),
         "not a readable fastsym moments file": ("solve", tmp / "text.npz"),
         "text.npz is not a readable fastsym network or moments file": ("info", tmp / "text.npz"),
+        "info needs a file, or --machine": ("info",),
         "is not a readable .npy file": ("fit", tmp / "text.npz", y, "-o", out),
         "another.npz: cannot merge moments of different frames": (
             "merge", tmp / "other.npz", tmp / "another.npz", "-o", out,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fastsym import MomentAccumulator, accumulate, make_two_layer
 from fastsym.frame import estimate_frame
 from fastsym.moments import SUPERBLOCK_ROWS, _lanes, load_kernels, staged_rows
-from fastsym.sources import from_arrays
+from fastsym.sources import PairedRows, from_arrays
 
 from . import naive
 
@@ -95,6 +95,7 @@ def test_threads_do_not_change_a_bit(k):
     one = MomentAccumulator(k, n_jobs=1).update(X, Y)
     assert_same_bits(one, MomentAccumulator(k, n_jobs=2).update(X, Y))
     assert_same_bits(one, MomentAccumulator(k, n_jobs=4).update(X, Y))
+    assert_same_bits(one, MomentAccumulator(k).update(X, Y))
 
 
 def test_moments_can_be_taken_on_the_way():
@@ -254,6 +255,36 @@ def test_a_source_gives_the_same_for_any_blocks_and_reports_progress():
     for block in source.blocks(777):
         b.update(*block)
     assert_same_bits(a, b)
+
+
+def test_reading_runs_in_another_thread_and_one_block_ahead():
+    class Watched:
+        """Rows that record who read them, and how many blocks were read before each update."""
+
+        def __init__(self, rows):
+            self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+            self.threads, self.reads = set(), 0
+
+        def __getitem__(self, rows):
+            self.threads.add(threading.current_thread().name.split("_")[0])
+            self.reads += 1
+            return self.rows[rows]
+
+    X, Y, _ = make_two_layer(400_000, 6, 3, 4, random_state=0)
+    watched = Watched(X)
+    source = PairedRows(watched, Y)
+    frame = estimate_frame(X[:9000], Y[:9000], 3)
+    ahead, blocks = [], []
+
+    def look(done):
+        blocks.append(done)
+        ahead.append(watched.reads - len(blocks))
+
+    result = accumulate(source, frame=frame, callback=look)
+    assert watched.threads == {"fastsym-reader"}
+    assert len(blocks) == watched.reads > 2
+    assert max(ahead) <= 1
+    assert_same_bits(result, MomentAccumulator(frame=frame).update(X, Y))
 
 
 # Bad input

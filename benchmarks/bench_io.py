@@ -1,0 +1,29 @@
+"""From .npy files to moments."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fastsym import accumulate
+from fastsym.sources import open_npy_pair
+
+from .common import Compiled, samples
+
+
+class Files(Compiled):
+    params = ("float64", "float32")
+    param_names = ("dtype",)
+    rows = 200_000
+
+    def setup(self, dtype):
+        self.folder = tempfile.TemporaryDirectory()
+        self.paths = [Path(self.folder.name, name) for name in ("X.npy", "Y.npy")]
+        for path, array in zip(self.paths, samples(10, dtype, self.rows), strict=True):
+            np.save(path, array)
+
+    def teardown(self, dtype):
+        self.folder.cleanup()
+
+    def time_npy_pair(self, dtype):
+        accumulate(open_npy_pair(*self.paths), 10, compute_dtype=dtype)
