@@ -418,8 +418,8 @@ def _accumulate_task(
     """Add the blocks of one lane to one part of that lane's sums.
 
     Arrays as in `accumulate`; rows is flat, with `width` elements a sample, the sums are those of
-    one lane, left and right are panels of this thread. The chunks of rows of each sum are dealt out to the parts in turn, so two tasks
-    never write the same element.
+    one lane, left and right are panels of this thread. The chunks of rows of each sum are dealt out
+    to the parts in turn, so two tasks never write the same element.
     """
     n_pairs = k * (k + 1) // 2
     columns = round_up(n_pairs)
@@ -510,7 +510,8 @@ def _run_task(
     lane = task // n_parts
     _accumulate_task(
         rows.reshape(-1), rows.shape[1], n_rows, block_rows, d, k, inverse_scale,
-        x.reshape(-1), y.reshape(-1), x.shape[1], starts, offsets, lane, n_lanes, task % n_parts, n_parts, panels[0], panels[1],
+        x.reshape(-1), y.reshape(-1), x.shape[1], starts, offsets, lane, n_lanes,
+        task % n_parts, n_parts, panels[0], panels[1],
         second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane],
     )  # fmt: skip
 
@@ -531,8 +532,8 @@ def accumulate(
         mixed   (L, size)          += (x_a y_i) (pairs of x)^T, in the tiles of `mixed_tiles`
 
     rows is (S, w), w = (1 + d + m)^, C order, holding v; S is a multiple of 8. The maps are (d, k^)
-    and (m, k^) in the dtype of rows with zeros past k; x and y are (S, k^ + 8) work space, zero past
-    k; panels (n_threads, 2, size) is work space of `panel_size`. Sums are float64, matrices
+    and (m, k^) in the dtype of rows with zeros past k; x and y are (S, k^ + 8) work space, zero
+    past k; panels (n_threads, 2, size) is work space of `panel_size`. Sums are float64, matrices
     flattened; padding in them is by-catch. The caller owns all of them.
 
     Block i of block_rows samples always goes to lane i mod n_lanes, and n_parts tasks share the

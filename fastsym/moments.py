@@ -575,7 +575,7 @@ class MomentAccumulator:
         }
 
     def _staged(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Views of the staged rows as (X, Y)."""
+        """Return views of the staged rows, (X, Y)."""
         d, m = self._shape or (0, 0)
         rows = self._rows[: self._n_staged]
         return rows[:, 1 : 1 + d], rows[:, 1 + d : 1 + d + m]
