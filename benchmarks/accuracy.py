@@ -1,6 +1,6 @@
 """Accuracy of the spectral layer at the sizes the project promises: prints a table.
 
-python -m benchmarks.accuracy [paper large wide distributions auto]
+python -m benchmarks.accuracy [paper large wide distributions auto single]
 """
 
 import sys
@@ -85,7 +85,25 @@ def auto():
     print(f"auto: right in {sum(right)} of {len(right)} problems")
 
 
+def single():
+    """Effect of compute_dtype="float32" on the weights, d = k = m = 10, three seeds."""
+    for n, noise in ((20_000, 0.1), (1_000_000, 0.0)):
+        for seed in range(3):
+            X, Y, network = fastsym.make_two_layer(n, 10, 10, 10, noise=noise, random_state=seed)
+            double, single = (
+                fastsym.TwoLayerRegressor(10, compute_dtype=dtype).fit(X, Y).network_
+                for dtype in ("float64", "float32")
+            )
+            errors = [fastsym.parameter_error(network, e) for e in (double, single)]
+            apart = fastsym.parameter_error(double, single)
+            print(
+                f"n={n}, noise {noise}: error W, A in float64 {errors[0][0]:.3g} {errors[0][1]:.3g},"
+                f" in float32 {errors[1][0]:.3g} {errors[1][1]:.3g}, "
+                f"apart {apart[0]:.1g} {apart[1]:.1g}"
+            )
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for name in sys.argv[1:] or ["paper", "large", "wide", "distributions", "auto"]:
+    for name in sys.argv[1:] or ["paper", "large", "wide", "distributions", "auto", "single"]:
         globals()[name]()

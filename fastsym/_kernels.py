@@ -243,6 +243,42 @@ def _store_scaled(typingctx, out, factor, source):
     return types.void(out, factor, source), codegen
 
 
+@intrinsic
+def _store_direct(typingctx, out, y_a, y_b, x_a, x_b):
+    """out[0 : 8] = (y_a[0] (x_b - y_b) + (x_a[0] - y_a[0]) y_b) / 2, unaligned; all pointers.
+
+    x_b and y_b are vectors of 8.
+    """
+    size = x_a.dtype.bitwidth // 8
+
+    def codegen(context, builder, signature, arguments):
+        out, y_a, y_b, x_a, x_b = arguments
+        element = ir.FloatType() if size == 4 else ir.DoubleType()
+        vector = ir.VectorType(element, TILE)
+        undefined = ir.Constant(vector, ir.Undefined)
+        splat = ir.Constant(ir.VectorType(ir.IntType(32), TILE), None)
+
+        def spread(value):
+            value = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(value, undefined, splat)
+
+        def load(pointer):
+            return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=size)
+
+        half = ir.Constant(element, 0.5)
+        y_first = builder.fmul(builder.load(y_a), half)
+        difference = builder.fsub(builder.fmul(builder.load(x_a), half), y_first)
+        y_second = load(y_b)
+        value = builder.fadd(
+            builder.fmul(spread(y_first), builder.fsub(load(x_b), y_second)),
+            builder.fmul(spread(difference), y_second),
+        )
+        builder.store(value, builder.bitcast(out, vector.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(out, y_a, y_b, x_a, x_b), codegen
+
+
 # Products
 
 
@@ -359,6 +395,29 @@ def _pack_pairs(x, width, first_row, n_rows, k, begin, end, panel, stride):
 
 
 @njit(**_OPTIONS)
+def _pack_direct(x, y, width, first_row, n_rows, k, begin, end, panel, stride):
+    """panel[n, p - begin] = sym(y (x - y)^T)[a, b] for pairs p = (a, b); as `_pack_pairs`."""
+    for strip in range(0, n_rows, _PACK_ROWS):
+        count = min(_PACK_ROWS, n_rows - strip)
+        row = (first_row + strip) * width
+        offset = 0
+        for a in range(k):
+            start, stop = max(begin - offset, 0), min(end - offset, k - a)
+            for j in range(start, stop, TILE):
+                one, run = row + a, row + a + j
+                p = strip * stride + offset + j - begin
+                for _ in range(count):
+                    _store_direct(
+                        _address(panel, p), _address(y, one), _address(y, run),
+                        _address(x, one), _address(x, run),
+                    )  # fmt: skip
+                    one += width
+                    run += width
+                    p += stride
+            offset += k - a
+
+
+@njit(**_OPTIONS)
 def _pack_mixed(x, y, width, first_row, n_rows, k, begin, end, panel, stride):
     """panel[n, p - begin] = x[n, a] y[n, i] for p = a k + i, begin <= p < end; as `_pack_pairs`."""
     for strip in range(0, n_rows, _PACK_ROWS):
@@ -390,6 +449,25 @@ def mixed_tiles(k: int) -> tuple[np.ndarray, np.ndarray]:
     starts = (first * k - first * (first - 1) // 2) // TILE * TILE
     padded_pairs = -(-(k * (k + 1) // 2) // TILE) * TILE
     return starts, np.concatenate([[0], np.cumsum(TILE * (padded_pairs - starts))])
+
+
+def mixed_positions(k: int) -> np.ndarray:
+    """Return where the sum of y'_i (triple of x') is in the layout of `mixed_tiles`.
+
+    Returns
+    -------
+    positions : ndarray of int, shape (k, Q)
+        Triples in lexicographic order.
+    """
+    starts, offsets = mixed_tiles(k)
+    pairs = k * (k + 1) // 2
+    columns = -(-pairs // TILE) * TILE
+    parts = []
+    for a in range(k):
+        tile, row = np.divmod(a * k + np.arange(k), TILE)
+        first = offsets[tile] + row * (columns - starts[tile]) - starts[tile]
+        parts.append(first[:, None] + np.arange(a * k - a * (a - 1) // 2, pairs))
+    return np.concatenate(parts, axis=1)
 
 
 @njit(**_OPTIONS)
@@ -431,23 +509,26 @@ def _accumulate_task(
         count = min(block_rows, n_rows - first)
 
         # Everything that is multiplied with the pairs of x'.
+        quartic, direct = len(yyxx) > 0, len(yyxx) > 0 and len(mixed) == 0
         for begin in range(0, columns, _RIGHT_COLUMNS):
             end = min(begin + _RIGHT_COLUMNS, columns)
             _pack_pairs(x, x_width, first, count, k, begin, min(end, n_pairs), right, right_stride)
             chunk = 0
-            for low in range(0, columns, _LEFT_COLUMNS):
+            for low in range(0, columns if quartic else 0, _LEFT_COLUMNS):
                 if chunk % n_parts == part:
                     high = min(low + _LEFT_COLUMNS, columns)
-                    _pack_pairs(
-                        y, x_width, first, count, k, low, min(high, n_pairs), left, left_stride
-                    )
+                    last = min(high, n_pairs)
+                    if direct:
+                        _pack_direct(x, y, x_width, first, count, k, low, last, left, left_stride)
+                    else:
+                        _pack_pairs(y, x_width, first, count, k, low, last, left, left_stride)
                     for r in range(low, high, TILE):
                         add_product(
                             left, r - low, left_stride, right, 0, right_stride, count,
                             yyxx, r * columns + begin, columns, end - begin,
                         )  # fmt: skip
                 chunk += 1
-            for low in range(0, round_up(k * k), _LEFT_COLUMNS):
+            for low in range(0, round_up(k * k) if len(mixed) > 0 else 0, _LEFT_COLUMNS):
                 if chunk % n_parts == part and starts[low // TILE] < end:
                     high = min(low + _LEFT_COLUMNS, round_up(k * k))
                     _pack_mixed(
@@ -463,7 +544,7 @@ def _accumulate_task(
                                 count, mixed, offsets[tile] + c - starts[tile], stride, end - c,
                             )  # fmt: skip
                 chunk += 1
-            for r in range(0, round_up(1 + d), TILE):
+            for r in range(0, round_up(1 + d) if len(cross) > 0 else 0, TILE):
                 if chunk % n_parts == part:
                     add_product(
                         rows, first * width + r, width, right, 0, right_stride, count,
@@ -472,13 +553,13 @@ def _accumulate_task(
                 chunk += 1
 
         # Second moments: the upper triangle, in whole tiles.
-        for r in range(0, width, TILE):
+        for r in range(0, width if len(second) > 0 else 0, TILE):
             if r // TILE % n_parts == part:
                 add_product(
                     rows, first * width + r, width, rows, first * width + r, width, count,
                     second, r * width + r, width, width - r,
                 )  # fmt: skip
-        if part == 0:
+        if part == 0 and third.shape[1] > 0:
             cubes[:] = 0
             for n in range(first, first + count):
                 sample = rows[n * width + 1 : n * width + 1 + d]
@@ -534,7 +615,9 @@ def accumulate(
     rows is (S, w), w = (1 + d + m)^, C order, holding v; S is a multiple of 8. The maps are (d, k^)
     and (m, k^) in the dtype of rows with zeros past k; x and y are (S, k^ + 8) work space, zero
     past k; panels (n_threads, 2, size) is work space of `panel_size`. Sums are float64, matrices
-    flattened; padding in them is by-catch. The caller owns all of them.
+    flattened; padding in them is by-catch. A sum of size 0 is not wanted and not computed; yyxx
+    without mixed is the direct form, sym(y (x - y)^T) in place of the pairs of y. The caller owns
+    all of them.
 
     Block i of block_rows samples always goes to lane i mod n_lanes, and n_parts tasks share the
     rows of a lane's sums: each element is summed in one order, whatever the number of threads and

@@ -10,9 +10,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastsym import spectral
 from fastsym._validation import as_rows
-from fastsym.moments import MomentAccumulator, accumulate
+from fastsym.moments import (
+    MomentAccumulator,
+    Moments,
+    accumulate,
+    accumulate_direct,
+    accumulate_linear,
+    pilot_frame,
+)
 from fastsym.network import TwoLayerNetwork
 from fastsym.sources import from_arrays
+
+# From this many hidden units on, two passes with k^4 / 4 operations a sample are quicker than one
+# with 5 k^4 / 12; below, reading and staging twice costs more than it saves.
+_TWO_PASSES = 20
 
 
 class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -119,12 +130,15 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         self._forget()
         X, Y = self._check_samples(X, Y, reset=True)
-        moments = accumulate(
-            from_arrays(X, Y),
-            self.n_hidden,
-            compute_dtype=self.compute_dtype,
-            n_jobs=self.n_jobs,
-        )
+        source = from_arrays(X, Y)
+        frame = pilot_frame(source, self.n_hidden)
+        how: dict[str, Any] = {"compute_dtype": self.compute_dtype, "n_jobs": self.n_jobs}
+        if frame.n_hidden < _TWO_PASSES:
+            moments = accumulate(source, frame=frame, **how).moments()
+        else:
+            linear = accumulate_linear(source, frame, **how)
+            white = spectral.whiten(linear)
+            moments = accumulate_direct(source, linear, white.input_map, white.output_map, **how)
         return self._set_solution(moments)
 
     def partial_fit(self, X: ArrayLike, Y: ArrayLike) -> "TwoLayerRegressor":
@@ -187,7 +201,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if not isinstance(moments, MomentAccumulator):
             raise TypeError(f"moments must be a MomentAccumulator, got {type(moments).__name__}.")
         self._forget()
-        self._set_solution(moments)
+        self._set_solution(moments.moments())
         self.n_features_in_ = self.network_.n_features
         return self
 
@@ -272,8 +286,8 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         for name in ("_stream", "_solution"):
             self.__dict__.pop(name, None)
 
-    def _set_solution(self, moments: MomentAccumulator) -> "TwoLayerRegressor":
-        solution = spectral.solve(moments.moments(), random_state=self.random_state)
+    def _set_solution(self, moments: Moments) -> "TwoLayerRegressor":
+        solution = spectral.solve(moments, random_state=self.random_state)
         self._solution = solution
         self._flat_output = getattr(self, "_flat_output", False)
         if self.verbose:
@@ -292,6 +306,6 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 "fit_moments first."
             )
         if self._solution is None:
-            self._set_solution(self._stream)
+            self._set_solution(self._stream.moments())
         assert self._solution is not None
         return self._solution

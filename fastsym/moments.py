@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -98,23 +98,29 @@ def _padded(n: int) -> int:
     return -(-n // 8) * 8
 
 
-def _sum_shapes(d: int, m: int, k: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the sums of one lane, as `_kernels.accumulate` takes them."""
+LINEAR = frozenset({"second", "cross", "third"})
+QUARTIC = frozenset({"yyxx", "mixed"})
+DIRECT = frozenset({"yyxx"})
+
+
+def _sum_shapes(d: int, m: int, k: int, wanted: frozenset[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the sums of one lane, as `_kernels.accumulate` takes them; others have no size."""
     from fastsym import _kernels
 
     pairs, width = _padded(k * (k + 1) // 2), _padded(1 + d + m)
-    return {
+    shapes = {
         "second": (width * width,),
         "cross": (_padded(1 + d) * pairs,),
         "third": (2, d),
         "yyxx": (pairs * pairs,),
         "mixed": (int(_kernels.mixed_tiles(k)[1][-1]),),
     }
+    return {n: shape if n in wanted else (*shape[:-1], 0) for n, shape in shapes.items()}
 
 
-def _lanes(d: int, m: int, k: int) -> int:
+def _lanes(d: int, m: int, k: int, wanted: frozenset[str] = LINEAR | QUARTIC) -> int:
     """Private copies of the sums: a power of two, bounded by memory and not by the machine."""
-    size = sum(8 * int(np.prod(shape)) for shape in _sum_shapes(d, m, k).values())
+    size = sum(8 * int(np.prod(shape)) for shape in _sum_shapes(d, m, k, wanted).values())
     lanes = MAX_LANES
     while lanes > 1 and lanes * size > _LANE_BYTES:
         lanes //= 2
@@ -143,6 +149,9 @@ class Moments:
         E[(pairs of y') (pairs of x')^T].
     yxxx : ndarray of shape (k, Q)
         E[y' (triples of x')^T].
+    direct : ndarray of shape (P, P) or None
+        E[sym(y'' (x'' - y'')^T) (pairs of x'')^T] in whitened coordinates, in place of yyxx and
+        yxxx, which are then empty: see `accumulate_direct`.
     precision : float
         Machine epsilon of the arithmetic within a block.
     """
@@ -154,6 +163,7 @@ class Moments:
     third: NDArray[np.float64]
     yyxx: NDArray[np.float64]
     yxxx: NDArray[np.float64]
+    direct: NDArray[np.float64] | None = None
     precision: float = float(np.finfo(np.float64).eps)
 
     @property
@@ -241,6 +251,8 @@ class MomentAccumulator:
     >>> fastsym.parameter_error(network, estimate).hidden_error < 1e-3
     True
     """
+
+    _wanted = LINEAR | QUARTIC
 
     def __init__(
         self,
@@ -435,30 +447,22 @@ class MomentAccumulator:
         def matrix(name: str, rows: int, columns: int) -> NDArray[np.float64]:
             return total[name].reshape(_padded(rows), _padded(columns))[:rows, :columns]
 
-        upper = np.triu(matrix("second", 1 + d + m, 1 + d + m))
-        # Triple (a, b, c) with y'_i: row p = a k + i of the tiles, column of the pair (b, c).
-        starts, offsets = _kernels.mixed_tiles(k)
-        a, pair = (
-            np.concatenate(parts)
-            for parts in zip(
-                *(
-                    (np.full(pairs - first, axis), np.arange(first, pairs))
-                    for axis in range(k)
-                    for first in [axis * k - axis * (axis - 1) // 2]
-                ),
-                strict=True,
-            )
-        )
-        tile, row = np.divmod(a * k + np.arange(k)[:, None], 8)
-        place = offsets[tile] + row * (_padded(pairs) - starts[tile]) + pair - starts[tile]
+        def symmetric(name: str, rows: int) -> NDArray[np.float64]:
+            upper = np.triu(matrix(name, rows, rows))
+            return upper + np.triu(upper, 1).T
+
+        wanted = self._wanted
+        one_pass, none = wanted >= QUARTIC, np.empty((0, 0))
+        yyxx = matrix("yyxx", pairs, pairs) / n if "yyxx" in wanted else none
         return Moments(
             n_samples=n,
             frame=frame,
-            second=(upper + np.triu(upper, 1).T) / n,
-            pair_cross=matrix("cross", 1 + d, pairs) / n,
+            second=symmetric("second", 1 + d + m) / n if "second" in wanted else none,
+            pair_cross=matrix("cross", 1 + d, pairs) / n if "cross" in wanted else none,
             third=total["third"],
-            yyxx=matrix("yyxx", pairs, pairs) / n,
-            yxxx=total["mixed"][place] / n,
+            yyxx=yyxx if one_pass else none,
+            yxxx=total["mixed"][_kernels.mixed_positions(k)] / n if one_pass else none,
+            direct=yyxx if wanted == DIRECT else None,
             precision=float(np.finfo(self._dtype).eps),
         )
 
@@ -568,11 +572,10 @@ class MomentAccumulator:
 
     def _set_frame(self, frame: Frame) -> None:
         d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
-        lanes = _lanes(d, m, k)
+        lanes = _lanes(d, m, k, self._wanted)
         self._frame = frame
-        self._sums = {
-            name: _aligned_zeros((lanes, *shape)) for name, shape in _sum_shapes(d, m, k).items()
-        }
+        shapes = _sum_shapes(d, m, k, self._wanted)
+        self._sums = {name: _aligned_zeros((lanes, *shape)) for name, shape in shapes.items()}
 
     def _staged(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return views of the staged rows, (X, Y)."""
@@ -657,6 +660,33 @@ class MomentAccumulator:
         return self._work
 
 
+def pilot_frame(source: PairedRows, n_hidden: Any = "auto") -> Frame:
+    """Estimate a frame from rows spread over a source.
+
+    Parameters
+    ----------
+    source : PairedRows
+    n_hidden : int or "auto", default="auto"
+
+    Returns
+    -------
+    frame : Frame
+
+    Raises
+    ------
+    ValueError
+        As by `fastsym.frame.estimate_frame`; rows are numbered within the source.
+    """
+    X, Y = source.spread(SPREAD_PILOT * staged_rows(source.X.shape[1], source.Y.shape[1]))
+    try:
+        return estimate_frame(X, Y, n_hidden)
+    except ValueError:
+        # Rows of the pilot are not numbered as in the source: if one was bad, find the first.
+        for _ in _checked(source):
+            pass
+        raise
+
+
 def accumulate(
     source: PairedRows,
     n_hidden: Any = "auto",
@@ -688,18 +718,101 @@ def accumulate(
     ValueError
         As by `MomentAccumulator.update`; rows are numbered within the source.
     """
-    if frame is None:
-        X, Y = source.spread(SPREAD_PILOT * staged_rows(source.X.shape[1], source.Y.shape[1]))
-        try:
-            frame = estimate_frame(X, Y, n_hidden)
-        except ValueError:
-            # Rows of the pilot are not numbered as in the source: if one was bad, find the first.
-            for _ in _checked(source):
-                pass
-            raise
     accumulator = MomentAccumulator(
-        n_hidden, frame=frame, compute_dtype=compute_dtype, n_jobs=n_jobs
+        n_hidden,
+        frame=pilot_frame(source, n_hidden) if frame is None else frame,
+        compute_dtype=compute_dtype,
+        n_jobs=n_jobs,
     )
+    return _read(source, accumulator, callback)
+
+
+def accumulate_linear(
+    source: PairedRows, frame: Frame, *, compute_dtype: str = "float64", n_jobs: int | None = None
+) -> Moments:
+    """First of two passes: second moments and what reduces the variance of E[x y^T].
+
+    Parameters
+    ----------
+    source : PairedRows
+    frame : Frame
+    compute_dtype, n_jobs
+        As for `MomentAccumulator`.
+
+    Returns
+    -------
+    moments : Moments
+        Without quartic moments: they have what `fastsym.spectral.whiten` needs.
+
+    Raises
+    ------
+    ValueError
+        As by `accumulate`.
+    """
+    accumulator = _Part(LINEAR, frame, compute_dtype, n_jobs)
+    return _read(source, accumulator, None).moments()
+
+
+def accumulate_direct(
+    source: PairedRows,
+    linear: Moments,
+    input_map: NDArray[np.float64],
+    output_map: NDArray[np.float64],
+    *,
+    compute_dtype: str = "float64",
+    n_jobs: int | None = None,
+) -> Moments:
+    """Second of two passes: quartic moments with g known.
+
+    It takes k^4 / 4 operations a sample in place of the 5 k^4 / 12 of one pass.
+
+    Parameters
+    ----------
+    source : PairedRows
+        The same samples again.
+    linear : Moments
+        Of the first pass.
+    input_map : ndarray of shape (n_features, n_hidden)
+        x'' = x input_map is white, and equal to g'' = 2 (odd part of y'').
+    output_map : ndarray of shape (n_outputs, n_hidden)
+        y'' = y output_map.
+    compute_dtype, n_jobs
+        As for `MomentAccumulator`.
+
+    Returns
+    -------
+    moments : Moments
+        `linear` with `direct`, for the default method of `fastsym.spectral.solve`.
+
+    Raises
+    ------
+    ValueError
+        If the source has changed, or as by `accumulate`.
+    """
+    frame = replace(linear.frame, input_map=input_map, output_map=output_map)
+    quartic = _read(source, _Part(DIRECT, frame, compute_dtype, n_jobs), None).moments()
+    if quartic.n_samples != linear.n_samples:
+        raise ValueError(
+            f"the source had {linear.n_samples} samples in the first pass and "
+            f"{quartic.n_samples} in the second; it must not change."
+        )
+    return replace(linear, direct=quartic.direct)
+
+
+class _Part(MomentAccumulator):
+    """Accumulator of some of the sums only."""
+
+    def __init__(
+        self, wanted: frozenset[str], frame: Frame, compute_dtype: str, n_jobs: int | None
+    ) -> None:
+        self._wanted = wanted
+        super().__init__(frame=frame, compute_dtype=compute_dtype, n_jobs=n_jobs)
+
+
+def _read(
+    source: PairedRows, accumulator: MomentAccumulator, callback: Callable[[int], object] | None
+) -> MomentAccumulator:
+    """Read all rows of a source into an accumulator."""
     for X, Y in _ahead(_checked(source)):
         accumulator._take(X, Y)
         if callback is not None:

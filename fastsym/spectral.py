@@ -110,7 +110,8 @@ class WhitenedProblem(NamedTuple):
     linear_part: Matrix  # B, (d, m), with g = B^T x = A W x
     input_whitening: Matrix  # (k, k)
     output_whitening: Matrix  # (k, k), y'' = y' output_whitening
-    output_map: Matrix  # (m, k)
+    input_map: Matrix  # (d, k), x'' = x input_map
+    output_map: Matrix  # (m, k), y'' = y output_map
     frame_linear_part: Matrix  # (k, k), g' = frame_linear_part^T x'
 
 
@@ -179,6 +180,7 @@ def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem
                 linear_part=B,
                 input_whitening=whiten_x,
                 output_whitening=output_whitening,
+                input_map=frame.input_map @ whiten_x,
                 output_map=frame.output_map @ output_whitening,
                 frame_linear_part=B_frame,
             )
@@ -249,15 +251,18 @@ def distinguishing_matrix(moments: Moments, problem: WhitenedProblem) -> Matrix:
     Sections 3 and 4 of the paper (pure neuron detector; augmented distinguishing matrix).
     """
     k = moments.frame.n_hidden
-    pairs, triples = _pair_positions(k), _triple_positions(k)
-    T = -moments.yyxx
-    for i in range(k):
-        # E[y'_i g'_j x'_a x'_b] for all j and pairs (a, b)
-        mixed = problem.frame_linear_part.T @ moments.yxxx[i][triples]
-        mixed[np.arange(k) != i] /= 2  # symmetrised: half to (i, j), half to (j, i)
-        T[pairs[i]] += mixed
-    T = _congruence(T, problem.output_whitening)
-    T = _congruence(T.T, problem.input_whitening).T
+    if moments.direct is not None:
+        T = moments.direct
+    else:
+        pairs, triples = _pair_positions(k), _triple_positions(k)
+        T = -moments.yyxx
+        for i in range(k):
+            # E[y'_i g'_j x'_a x'_b] for all j and pairs (a, b)
+            mixed = problem.frame_linear_part.T @ moments.yxxx[i][triples]
+            mixed[np.arange(k) != i] /= 2  # symmetrised: half to (i, j), half to (j, i)
+            T[pairs[i]] += mixed
+        T = _congruence(T, problem.output_whitening)
+        T = _congruence(T.T, problem.input_whitening).T
     a, b = pair_indices(k)
     weight = np.where(a == b, 1, np.sqrt(2))
     T = T * np.outer(weight, weight)
@@ -545,6 +550,11 @@ def solve(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if moments.direct is not None and method != "uwedge":
+        raise ValueError(
+            f'moments of the direct form hold for method="uwedge" only, got {method!r}; '
+            "use moments of one pass."
+        )
     if random_state is None and method == "uwedge":
         random_state = 0
     k = moments.frame.n_hidden

@@ -13,7 +13,10 @@ from fastsym.exceptions import (
     RankDeficientWarning,
     SpectralGapWarning,
 )
+from fastsym.frame import estimate_frame
 from fastsym.metrics import output_error
+from fastsym.moments import accumulate, accumulate_direct, accumulate_linear
+from fastsym.sources import from_arrays
 
 from . import naive
 
@@ -104,6 +107,34 @@ def test_distinguishing_matrix_agrees_with_full_tensors(shape):
     np.testing.assert_allclose(
         spectral.distinguishing_matrix(moments, problem), expected, atol=1e-12
     )
+
+
+@pytest.mark.parametrize(
+    ("k", "dtype"), [(2, "float64"), (9, "float64"), (9, "float32"), (26, "float64")]
+)
+def test_two_passes_give_the_matrix_of_one(k, dtype):
+    X, Y, _ = make_two_layer(9000, k + 3, k, k + 1, noise=0.1, random_state=0)
+    source = from_arrays(X, Y)
+    frame = estimate_frame(X[:4000], Y[:4000], k)
+    one = accumulate(source, frame=frame, compute_dtype=dtype).moments()
+    linear = accumulate_linear(source, frame, compute_dtype=dtype)
+    problem = spectral.whiten(linear)
+    two = accumulate_direct(
+        source, linear, problem.input_map, problem.output_map, compute_dtype=dtype
+    )
+    np.testing.assert_allclose(
+        spectral.distinguishing_matrix(two, problem),
+        spectral.distinguishing_matrix(one, spectral.whiten(one)),
+        atol=1e-12 if dtype == "float64" else 3e-5,
+    )
+    # U-WEDGE stops when its criterion changes by 1e-12, so the weights agree to about 1e-6.
+    error = parameter_error(spectral.solve(one).network, spectral.solve(two).network)
+    assert max(error) < (1e-11 if dtype == "float64" else 1e-5)
+    with pytest.raises(ValueError, match="direct form hold for method"):
+        spectral.solve(two, method="pair")
+    with pytest.raises(ValueError, match="9000 samples in the first pass and 8000 in the second"):
+        shorter = from_arrays(X[:8000], Y[:8000])
+        accumulate_direct(shorter, linear, problem.input_map, problem.output_map)
 
 
 def test_linear_part_is_least_squares():
