@@ -3,8 +3,6 @@
 import os
 import tempfile
 
-# Idle threads must not spin on a shared machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Two commits are installed at the same path, and numba's cache does not see every edit: one cache
 # for each commit.
 if "ASV_COMMIT" in os.environ:

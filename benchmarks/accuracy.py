@@ -97,8 +97,8 @@ def single():
             errors = [fastsym.parameter_error(network, e) for e in (double, single)]
             apart = fastsym.parameter_error(double, single)
             print(
-                f"n={n}, noise {noise}: error W, A in float64 {errors[0][0]:.3g} {errors[0][1]:.3g},"
-                f" in float32 {errors[1][0]:.3g} {errors[1][1]:.3g}, "
+                f"n={n}, noise {noise}: error W, A in float64 {errors[0][0]:.3g} "
+                f"{errors[0][1]:.3g}, in float32 {errors[1][0]:.3g} {errors[1][1]:.3g}, "
                 f"apart {apart[0]:.1g} {apart[1]:.1g}"
             )
 

@@ -13,11 +13,20 @@ _PUBLIC = {
     "MomentAccumulator": "moments",
     "TwoLayerNetwork": "network",
     "TwoLayerRegressor": "estimator",
-    "accumulate": "moments",
+    "accumulate": "engine",
     "make_two_layer": "datasets",
     "parameter_error": "metrics",
 }
-_MODULES = ("datasets", "diagnostics", "exceptions", "metrics", "moments", "sources", "spectral")
+_MODULES = (
+    "datasets",
+    "diagnostics",
+    "engine",
+    "exceptions",
+    "metrics",
+    "moments",
+    "sources",
+    "spectral",
+)
 
 __all__ = [
     "MomentAccumulator",
@@ -27,6 +36,7 @@ __all__ = [
     "accumulate",
     "datasets",
     "diagnostics",
+    "engine",
     "exceptions",
     "make_two_layer",
     "metrics",
@@ -40,6 +50,7 @@ if TYPE_CHECKING:
     from fastsym import (
         datasets,
         diagnostics,
+        engine,
         exceptions,
         metrics,
         moments,
@@ -47,9 +58,10 @@ if TYPE_CHECKING:
         spectral,
     )
     from fastsym.datasets import make_two_layer
+    from fastsym.engine import accumulate
     from fastsym.estimator import TwoLayerRegressor
     from fastsym.metrics import parameter_error
-    from fastsym.moments import MomentAccumulator, accumulate
+    from fastsym.moments import MomentAccumulator
     from fastsym.network import TwoLayerNetwork
 
 

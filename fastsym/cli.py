@@ -235,7 +235,8 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def _accumulate(
     x: Path, y: Path, hidden: str, frame: Path | None, compute_dtype: str, jobs: int | None
 ) -> "MomentAccumulator":
-    from fastsym.moments import MomentAccumulator, accumulate
+    from fastsym.engine import accumulate
+    from fastsym.moments import MomentAccumulator
     from fastsym.sources import open_npy_pair
 
     source = open_npy_pair(x, y)

@@ -14,8 +14,9 @@ from scipy.optimize import minimize
 from fastsym import spectral
 from fastsym._files import write_npy
 from fastsym.datasets import sample_blocks
+from fastsym.engine import accumulate
 from fastsym.metrics import output_error, parameter_error
-from fastsym.moments import accumulate, load_kernels
+from fastsym.moments import load_kernels
 from fastsym.network import TwoLayerNetwork
 from fastsym.sources import open_npy_pair
 

@@ -10,14 +10,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastsym import spectral
 from fastsym._validation import as_rows
-from fastsym.moments import (
-    MomentAccumulator,
-    Moments,
-    accumulate,
-    accumulate_direct,
-    accumulate_linear,
-    pilot_frame,
-)
+from fastsym.engine import accumulate, accumulate_direct, accumulate_linear, pilot_frame
+from fastsym.moments import MomentAccumulator, Moments
 from fastsym.network import TwoLayerNetwork
 from fastsym.sources import from_arrays
 

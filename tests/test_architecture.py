@@ -14,7 +14,8 @@ PACKAGE = Path(fastsym.__file__).parent
 # Each module may import from those before it in this list, and from no others.
 ORDER = [
     "exceptions", "_validation", "_files", "_kernels", "sources", "network", "frame", "moments",
-    "diagnostics", "spectral", "metrics", "datasets", "estimator", "demo", "cli", "__main__",
+    "engine", "diagnostics", "diagonalization", "spectral", "metrics", "datasets", "estimator",
+    "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

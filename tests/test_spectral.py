@@ -8,6 +8,7 @@ from pyriemann.geometry.ajd import uwedge as reference_uwedge
 
 from fastsym import MomentAccumulator, make_two_layer, parameter_error, spectral
 from fastsym.datasets import DISTRIBUTIONS, make_network
+from fastsym.engine import accumulate, accumulate_direct, accumulate_linear
 from fastsym.exceptions import (
     AsymmetricInputWarning,
     RankDeficientWarning,
@@ -15,7 +16,6 @@ from fastsym.exceptions import (
 )
 from fastsym.frame import estimate_frame
 from fastsym.metrics import output_error
-from fastsym.moments import accumulate, accumulate_direct, accumulate_linear
 from fastsym.sources import from_arrays
 
 from . import naive
