@@ -489,11 +489,11 @@ def panel_size(block_rows: int) -> int:
 
 
 @njit(**_OPTIONS)
-def _accumulate_task(
-    rows, width, n_rows, block_rows, d, k, inverse_scale, x, y, x_width, starts, offsets, lane,
-    n_lanes, part, n_parts, left, right, second, cross, third, yyxx, mixed,
+def _accumulate_block(
+    rows, width, first, count, d, k, inverse_scale, x, y, x_width, starts, offsets,
+    part, n_parts, left, right, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
-    """Add the blocks of one lane to one part of that lane's sums.
+    """Add a block of `count` rows from `first` on to one part of a lane's sums.
 
     Arrays as in `accumulate`; rows is flat, with `width` elements a sample, the sums are those of
     one lane, left and right are panels of this thread. The chunks of rows of each sum are dealt out
@@ -501,100 +501,103 @@ def _accumulate_task(
     """
     n_pairs = k * (k + 1) // 2
     columns = round_up(n_pairs)
-    cubes = np.empty((2, d))
     left_stride = _panel_stride(_LEFT_COLUMNS, left.itemsize)
     right_stride = _panel_stride(_RIGHT_COLUMNS, right.itemsize)
-    for block in range(lane, (n_rows + block_rows - 1) // block_rows, n_lanes):
-        first = block * block_rows
-        count = min(block_rows, n_rows - first)
+    quartic, direct = len(yyxx) > 0, len(yyxx) > 0 and len(mixed) == 0
 
-        # Everything that is multiplied with the pairs of x'.
-        quartic, direct = len(yyxx) > 0, len(yyxx) > 0 and len(mixed) == 0
-        for begin in range(0, columns, _RIGHT_COLUMNS):
-            end = min(begin + _RIGHT_COLUMNS, columns)
-            _pack_pairs(x, x_width, first, count, k, begin, min(end, n_pairs), right, right_stride)
-            chunk = 0
-            for low in range(0, columns if quartic else 0, _LEFT_COLUMNS):
-                if chunk % n_parts == part:
-                    high = min(low + _LEFT_COLUMNS, columns)
-                    last = min(high, n_pairs)
-                    if direct:
-                        _pack_direct(x, y, x_width, first, count, k, low, last, left, left_stride)
-                    else:
-                        _pack_pairs(y, x_width, first, count, k, low, last, left, left_stride)
-                    for r in range(low, high, TILE):
-                        add_product(
-                            left, r - low, left_stride, right, 0, right_stride, count,
-                            yyxx, r * columns + begin, columns, end - begin,
-                        )  # fmt: skip
-                chunk += 1
-            for low in range(0, round_up(k * k) if len(mixed) > 0 else 0, _LEFT_COLUMNS):
-                if chunk % n_parts == part and starts[low // TILE] < end:
-                    high = min(low + _LEFT_COLUMNS, round_up(k * k))
-                    _pack_mixed(
-                        x, y, x_width, first, count, k, low, min(high, k * k), left, left_stride
-                    )
-                    for r in range(low, high, TILE):
-                        tile = r // TILE
-                        c = max(begin, starts[tile])
-                        if c < end:
-                            stride = columns - starts[tile]
-                            add_product(
-                                left, r - low, left_stride, right, c - begin, right_stride,
-                                count, mixed, offsets[tile] + c - starts[tile], stride, end - c,
-                            )  # fmt: skip
-                chunk += 1
-            for r in range(0, round_up(1 + d) if len(cross) > 0 else 0, TILE):
-                if chunk % n_parts == part:
+    # Everything that is multiplied with the pairs of x'.
+    for begin in range(0, columns, _RIGHT_COLUMNS):
+        end = min(begin + _RIGHT_COLUMNS, columns)
+        _pack_pairs(x, x_width, first, count, k, begin, min(end, n_pairs), right, right_stride)
+        chunk = 0
+        for low in range(0, columns if quartic else 0, _LEFT_COLUMNS):
+            if chunk % n_parts == part:
+                high = min(low + _LEFT_COLUMNS, columns)
+                last = min(high, n_pairs)
+                if direct:
+                    _pack_direct(x, y, x_width, first, count, k, low, last, left, left_stride)
+                else:
+                    _pack_pairs(y, x_width, first, count, k, low, last, left, left_stride)
+                for r in range(low, high, TILE):
                     add_product(
-                        rows, first * width + r, width, right, 0, right_stride, count,
-                        cross, r * columns + begin, columns, end - begin,
+                        left, r - low, left_stride, right, 0, right_stride, count,
+                        yyxx, r * columns + begin, columns, end - begin,
                     )  # fmt: skip
-                chunk += 1
-
-        # Second moments: the upper triangle, in whole tiles.
-        for r in range(0, width if len(second) > 0 else 0, TILE):
-            if r // TILE % n_parts == part:
+            chunk += 1
+        for low in range(0, round_up(k * k) if len(mixed) > 0 else 0, _LEFT_COLUMNS):
+            if chunk % n_parts == part and starts[low // TILE] < end:
+                high = min(low + _LEFT_COLUMNS, round_up(k * k))
+                _pack_mixed(
+                    x, y, x_width, first, count, k, low, min(high, k * k), left, left_stride
+                )
+                for r in range(low, high, TILE):
+                    tile = r // TILE
+                    c = max(begin, starts[tile])
+                    if c < end:
+                        stride = columns - starts[tile]
+                        add_product(
+                            left, r - low, left_stride, right, c - begin, right_stride,
+                            count, mixed, offsets[tile] + c - starts[tile], stride, end - c,
+                        )  # fmt: skip
+            chunk += 1
+        for r in range(0, round_up(1 + d) if len(cross) > 0 else 0, TILE):
+            if chunk % n_parts == part:
                 add_product(
-                    rows, first * width + r, width, rows, first * width + r, width, count,
-                    second, r * width + r, width, width - r,
+                    rows, first * width + r, width, right, 0, right_stride, count,
+                    cross, r * columns + begin, columns, end - begin,
                 )  # fmt: skip
-        if part == 0 and third.shape[1] > 0:
-            cubes[:] = 0
-            for n in range(first, first + count):
-                sample = rows[n * width + 1 : n * width + 1 + d]
-                for i in range(d):
-                    t = sample[i] * inverse_scale[i]
-                    cube = t * t * t
-                    cubes[0, i] += cube
-                    cubes[1, i] += cube * cube
+            chunk += 1
+
+    # Second moments: the upper triangle, in whole tiles.
+    for r in range(0, width if len(second) > 0 else 0, TILE):
+        if r // TILE % n_parts == part:
+            add_product(
+                rows, first * width + r, width, rows, first * width + r, width, count,
+                second, r * width + r, width, width - r,
+            )  # fmt: skip
+
+    if part == 0 and third.shape[1] > 0:
+        cubes = np.zeros((2, d))
+        for n in range(first, first + count):
+            sample = rows[n * width + 1 : n * width + 1 + d]
             for i in range(d):
-                third[0, i] += cubes[0, i]
-                third[1, i] += cubes[1, i]
+                t = sample[i] * inverse_scale[i]
+                cube = t * t * t
+                cubes[0, i] += cube
+                cubes[1, i] += cube * cube
+        for i in range(d):
+            third[0, i] += cubes[0, i]
+            third[1, i] += cubes[1, i]
 
 
 @njit(**_OPTIONS)
-def _project_strip(rows, strip, n_rows, d, m, input_map, output_map, x, y):
-    """Project the rows of one strip; arrays as in `accumulate`."""
-    first = strip * _STRIP_ROWS
-    count = min(_STRIP_ROWS, round_up(n_rows) - first)
-    _project(rows, 1, d, input_map, first, count, x)
-    _project(rows, 1 + d, m, output_map, first, count, y)
+def _project_rows(rows, first, n_rows, d, m, input_map, output_map, x, y):
+    """Project n_rows samples from `first` on, rounded up to whole tiles; arrays as in `accumulate`.
+
+    Rows past the last sample hold older samples or zeros; their projections are not used.
+    """
+    _project(rows, 1, d, input_map, first, round_up(n_rows), x)
+    _project(rows, 1 + d, m, output_map, first, round_up(n_rows), y)
 
 
 @njit(**_OPTIONS)
 def _run_task(
-    rows, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, n_lanes, n_parts, task,
-    panels, second, cross, third, yyxx, mixed,
+    rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, x, y, starts, offsets,
+    n_lanes, n_parts, task, panels, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
     """Run task lane * n_parts + part on the panels (2, size) of this thread."""
-    lane = task // n_parts
-    _accumulate_task(
-        rows.reshape(-1), rows.shape[1], n_rows, block_rows, d, k, inverse_scale,
-        x.reshape(-1), y.reshape(-1), x.shape[1], starts, offsets, lane, n_lanes,
-        task % n_parts, n_parts, panels[0], panels[1],
-        second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane],
-    )  # fmt: skip
+    lane, part = task // n_parts, task % n_parts
+    for block in range(lane, (n_rows + block_rows - 1) // block_rows, n_lanes):
+        first = block * block_rows
+        count = min(block_rows, n_rows - first)
+        if n_parts == 1:
+            _project_rows(rows, first, count, d, m, input_map, output_map, x, y)
+        _accumulate_block(
+            rows.reshape(-1), rows.shape[1], first, count, d, k, inverse_scale,
+            x.reshape(-1), y.reshape(-1), x.shape[1], starts, offsets, part, n_parts,
+            panels[0], panels[1],
+            second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane],
+        )  # fmt: skip
 
 
 @njit(parallel=True, **_OPTIONS)
@@ -623,12 +626,16 @@ def accumulate(
     rows of a lane's sums: each element is summed in one order, whatever the number of threads and
     of parts.
     """
-    for strip in prange((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS):
-        _project_strip(rows, strip, n_rows, d, m, input_map, output_map, x, y)
+    # Parts of a lane share its projected samples; a lane in one part projects its own.
+    for strip in prange((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS if n_parts > 1 else 0):
+        first = strip * _STRIP_ROWS
+        count = min(_STRIP_ROWS, n_rows - first)
+        _project_rows(rows, first, count, d, m, input_map, output_map, x, y)
     for task in prange(n_lanes * n_parts):
         _run_task(
-            rows, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, n_lanes, n_parts,
-            task, panels[get_thread_id()], second, cross, third, yyxx, mixed,
+            rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, x, y, starts,
+            offsets, n_lanes, n_parts, task, panels[get_thread_id()],
+            second, cross, third, yyxx, mixed,
         )  # fmt: skip
 
 
@@ -638,10 +645,10 @@ def accumulate_serial(
     n_lanes, n_parts, x, y, panels, second, cross, third, yyxx, mixed,
 ):  # fmt: skip
     """`accumulate` in the calling thread alone, to the same bits, for callers with own threads."""
-    for strip in range((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS):
-        _project_strip(rows, strip, n_rows, d, m, input_map, output_map, x, y)
+    if n_parts > 1:
+        _project_rows(rows, 0, n_rows, d, m, input_map, output_map, x, y)
     for task in range(n_lanes * n_parts):
         _run_task(
-            rows, n_rows, block_rows, d, k, inverse_scale, x, y, starts, offsets, n_lanes, n_parts,
-            task, panels[0], second, cross, third, yyxx, mixed,
+            rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, x, y, starts,
+            offsets, n_lanes, n_parts, task, panels[0], second, cross, third, yyxx, mixed,
         )  # fmt: skip
