@@ -8,7 +8,7 @@ import numpy as np
 from fastsym import accumulate
 from fastsym.sources import open_npy_pair
 
-from .common import Compiled, samples
+from .common import Compiled, samples, shortest, stream_probe
 
 
 class Files(Compiled):
@@ -25,5 +25,17 @@ class Files(Compiled):
     def teardown(self, dtype):
         self.folder.cleanup()
 
-    def time_npy_pair(self, dtype):
+    def accumulate(self, dtype):
         accumulate(open_npy_pair(*self.paths), 10, compute_dtype=dtype)
+
+    def time_npy_pair(self, dtype):
+        self.accumulate(dtype)
+
+    def track_time_over_stream(self, dtype):
+        """Time over that of reading as many bytes from memory."""
+        read, n_bytes = stream_probe()
+        time, at_rate = shortest([lambda: self.accumulate(dtype), read], 5)
+        size = sum(path.stat().st_size for path in self.paths)
+        return (time / size) / (at_rate / n_bytes)
+
+    track_time_over_stream.unit = "ratio"

@@ -52,6 +52,9 @@ def rates(k, dtype, repeats):
                 peak_one,
             ],
             repeats,
+            # In a row, as over a stream: a thread that slept while one worked alone is often woken
+            # on the core of the other, and stays there for longer than a superblock takes.
+            inner=6,
         )
     # By itself: OpenBLAS's threads spin on for some 20 ms after a call and take a core away.
     times[3:3] = shortest([by_numpy], repeats)
@@ -70,7 +73,7 @@ if __name__ == "__main__":
     )
     for dtype in ("float64", "float32"):
         for k in [int(a) for a in sys.argv[1:]] or (8, 10, 12, 16, 24, 32, 48, 64):
-            repeats = 60 if k <= 16 else 20 if k <= 32 else 5
+            repeats = 20 if k <= 16 else 8 if k <= 32 else 3
             all_, one, update, by_numpy, peak_all, peak_one = rates(k, dtype, repeats)
             flops = useful_flops(1, k, k, k)
             print(

@@ -94,6 +94,20 @@ def test_add_product_for_every_number_of_columns(dtype, n_columns, rng):
     np.testing.assert_array_equal(out, expected)  # small integers: exact in both dtypes
 
 
+@pytest.mark.filterwarnings("ignore::fastsym.exceptions.SpectralGapWarning")
+def test_two_specialisations_at_most():
+    from fastsym import TwoLayerRegressor, make_two_layer
+
+    for dtype in ("float64", "float32"):
+        for k in (2, 20):  # one pass and two
+            X, Y, _ = make_two_layer(500, k, k, k, random_state=0)
+            for n_jobs in (1, 2):
+                model = TwoLayerRegressor(k, compute_dtype=dtype, n_jobs=n_jobs)
+                model.fit(np.asfortranarray(X.astype(dtype)), Y)
+    for kernel in (_kernels.accumulate, _kernels.accumulate_serial):
+        assert len(kernel.signatures) == 2
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 8, 9, 16, 21])
 def test_mixed_tiles_hold_every_triple(k):
     starts, offsets = _kernels.mixed_tiles(k)
