@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -65,8 +65,11 @@ def write_arrays(
     header = (np.array(kind), np.array(version), np.array(_checksum(kind, version, arrays)))
     everything = dict(zip(_HEADER, header, strict=True))
     everything |= {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **cast(dict[str, Any], everything))
+    # Not np.savez: before NumPy 2.1 it cannot be told to refuse pickles.
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in everything.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                npy_format.write_array(entry, array, allow_pickle=False)
     return Path(path)
 
 

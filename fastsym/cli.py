@@ -213,6 +213,9 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done: None
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -220,7 +223,6 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(what, total=total, rate="")
 
