@@ -24,8 +24,9 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Two-layer ReLU network y = A relu(W x), fitted by the method of moments.
 
     The inputs must be symmetric: x and -x equally likely. There are no biases, and at most
-    min(n_features, n_outputs) hidden units. One pass over the samples accumulates moments, from
-    which the weights follow by linear algebra; there is no gradient descent and no random start.
+    min(n_features, n_outputs) hidden units. One pass over the samples (two in `fit` from 20
+    hidden units on, which is quicker then) accumulates moments, from which the weights follow by
+    linear algebra; there is no gradient descent and no random start.
 
     Parameters
     ----------
