@@ -218,8 +218,8 @@ class MomentAccumulator:
         Coordinates to accumulate in, those of another accumulator that this one shall be merged
         with. None: estimated from the pilot.
     compute_dtype : {"float64", "float32"}, default="float64"
-        Arithmetic within a block of 128 samples; sums over blocks are always float64. Rows are
-        converted to it when they are staged.
+        Arithmetic within a block of at most 256 samples; sums over blocks are always float64. Rows
+        are converted to it when they are staged.
     n_jobs : int, default=None
         Threads at most; None or -1: all that Numba has.
 
@@ -334,8 +334,8 @@ class MomentAccumulator:
         ValueError
             If X or Y is not finite (names the first bad row), does not match the rows before,
             has too few or too many columns for n_hidden, or is too large for the moments to be
-            represented. Nothing of the call is taken in unless the moments overflow, which
-            leaves the accumulator unusable.
+            represented, or if the pilot that it fills gives no frame. Nothing of the call is
+            taken in, but in the last two cases, which leave the accumulator unusable.
         """
         return self.take(*check_pair(X, Y, self.n_features, self.n_outputs))
 
@@ -580,6 +580,7 @@ class MomentAccumulator:
 
     def _copy(self) -> "MomentAccumulator":
         other = copy.copy(self)
+        other._work = ()  # serial kernels may run on both at once
         other._rows = _aligned_zeros(self._rows.shape, self._dtype)
         other._rows[...] = self._rows
         other._sums = {name: _aligned_zeros(total.shape) for name, total in self._sums.items()}

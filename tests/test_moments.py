@@ -234,6 +234,21 @@ def test_several_python_threads_may_update_at_once():
         assert_same_bits(result, expected)
 
 
+def test_a_sum_shares_no_memory_with_its_terms():
+    """The serial kernels take no lock: shared work space would mix up two accumulators."""
+    X, Y, _ = make_two_layer(2 * SUPERBLOCK_ROWS, 5, 4, 5, random_state=0)
+    term = MomentAccumulator(4, n_jobs=1).update(X, Y)
+    total = (term + MomentAccumulator(4)).update(X, Y)
+    for name, mine in vars(term).items():
+        theirs = vars(total)[name]
+        if name == "_sums":
+            mine, theirs = tuple(mine.values()), tuple(theirs.values())
+        if name in ("_rows", "_sums", "_work"):
+            for a in mine if isinstance(mine, tuple) else (mine,):
+                for b in theirs if isinstance(theirs, tuple) else (theirs,):
+                    assert not np.shares_memory(a, b), name
+
+
 def test_n_jobs_leaves_numbas_setting_alone():
     import numba
 
