@@ -1,4 +1,4 @@
-"""Weights of two-layer ReLU networks from samples with symmetric inputs, in one pass.
+"""Weights of two-layer ReLU networks from samples with symmetric inputs.
 
 Public names are imported when they are first used, so that ``import fastsym`` is quick and the
 command line does not load what it does not need.
@@ -24,8 +24,10 @@ _MODULES = (
     "exceptions",
     "metrics",
     "moments",
+    "refine",
     "sources",
     "spectral",
+    "stream",
 )
 
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "metrics",
     "moments",
     "parameter_error",
+    "refine",
     "sources",
     "spectral",
+    "stream",
 ]
 
 if TYPE_CHECKING:
@@ -54,8 +58,10 @@ if TYPE_CHECKING:
         exceptions,
         metrics,
         moments,
+        refine,
         sources,
         spectral,
+        stream,
     )
     from fastsym.datasets import make_two_layer
     from fastsym.engine import accumulate

@@ -322,28 +322,28 @@ def add_product(
 
 
 @njit(**_OPTIONS)
-def _project(rows, column, n_inputs, weights, first, n_rows, out):
-    """out[n] = rows[n, column : column + n_inputs] weights for rows first .. first + n_rows.
+def _project(rows, column, n_inputs, weights, first, n_rows, out, out_first):
+    """out[out_first + n] = rows[first + n, column : column + n_inputs] weights for n < n_rows.
 
-    rows is (S, .), weights (n_inputs, k^) with zeros past k, out (S, > k^) owned by the caller;
-    first and n_rows are multiples of TILE.
+    rows is (S, .), weights (n_inputs, k^) with zeros past k, out (., > k^) owned by the caller;
+    n_rows is a multiple of TILE.
     """
     lanes = _vector_lanes(_address(rows, 0))
     width, stride = rows.shape[1], out.shape[1]
     n_columns = weights.shape[1]
-    for n in range(first, first + n_rows, MACHINE.rows):
-        a = _address(rows, n * width + column)
+    for n in range(0, n_rows, MACHINE.rows):
+        a = _address(rows, (first + n) * width + column)
         c = 0
         while c + 3 * lanes <= n_columns:
-            o = _address(out, n * stride + c)
+            o = _address(out, (out_first + n) * stride + c)
             _set_3(a, width, 1, _address(weights, c), n_columns, n_inputs, o, stride)
             c += 3 * lanes
         while c + lanes <= n_columns:
-            o = _address(out, n * stride + c)
+            o = _address(out, (out_first + n) * stride + c)
             _set_1(a, width, 1, _address(weights, c), n_columns, n_inputs, o, stride)
             c += lanes
         if c < n_columns:
-            o = _address(out, n * stride + c)
+            o = _address(out, (out_first + n) * stride + c)
             _set_half(a, width, 1, _address(weights, c), n_columns, n_inputs, o, stride)
 
 
@@ -490,8 +490,8 @@ def panel_size(block_rows: int) -> int:
 
 @njit(**_OPTIONS)
 def _accumulate_block(
-    rows, width, first, count, d, k, inverse_scale, x, y, x_width, starts, offsets,
-    part, n_parts, left, right, second, cross, third, yyxx, mixed,
+    rows, width, first, count, d, k, inverse_scale, x, y, x_even, x_width, starts, offsets,
+    part, n_parts, left, right, second, cross, third, yyxx, mixed, xxxx,
 ):  # fmt: skip
     """Add a block of `count` rows from `first` on to one part of a lane's sums.
 
@@ -508,8 +508,19 @@ def _accumulate_block(
     # Everything that is multiplied with the pairs of x'.
     for begin in range(0, columns, _RIGHT_COLUMNS):
         end = min(begin + _RIGHT_COLUMNS, columns)
-        _pack_pairs(x, x_width, first, count, k, begin, min(end, n_pairs), right, right_stride)
+        _pack_pairs(x_even, x_width, first, count, k, begin, min(end, n_pairs), right, right_stride)
         chunk = 0
+        for low in range(0, columns if len(xxxx) > 0 else 0, _LEFT_COLUMNS):
+            if chunk % n_parts == part:
+                high = min(low + _LEFT_COLUMNS, columns)
+                last = min(high, n_pairs)
+                _pack_pairs(x, x_width, first, count, k, low, last, left, left_stride)
+                for r in range(low, high, TILE):
+                    add_product(
+                        left, r - low, left_stride, right, 0, right_stride, count,
+                        xxxx, r * columns + begin, columns, end - begin,
+                    )  # fmt: skip
+            chunk += 1
         for low in range(0, columns if quartic else 0, _LEFT_COLUMNS):
             if chunk % n_parts == part:
                 high = min(low + _LEFT_COLUMNS, columns)
@@ -560,9 +571,10 @@ def _accumulate_block(
         cubes = np.zeros((2, d))
         for n in range(first, first + count):
             sample = rows[n * width + 1 : n * width + 1 + d]
+            root = 1 / rows[n * width]  # staged rows are times sqrt(weight)
             for i in range(d):
                 t = sample[i] * inverse_scale[i]
-                cube = t * t * t
+                cube = t * t * t * root
                 cubes[0, i] += cube
                 cubes[1, i] += cube * cube
         for i in range(d):
@@ -571,19 +583,39 @@ def _accumulate_block(
 
 
 @njit(**_OPTIONS)
-def _project_rows(rows, first, n_rows, d, m, input_map, output_map, x, y):
+def _project_rows(
+    rows, first, n_rows, d, m, k, input_map, output_map, weighted, radius, x, y, x_even
+):  # fmt: skip
     """Project n_rows samples from `first` on, rounded up to whole tiles; arrays as in `accumulate`.
 
     Rows past the last sample hold older samples or zeros; their projections are not used.
     """
-    _project(rows, 1, d, input_map, first, round_up(n_rows), x)
-    _project(rows, 1 + d, m, output_map, first, round_up(n_rows), y)
+    _project(rows, 1, d, input_map, first, round_up(n_rows), x, first)
+    _project(rows, 1 + d, m, output_map, first, round_up(n_rows), y, first)
+    if weighted:
+        # Staged rows are times sqrt(weight); so that a product of two pairs is times weight too,
+        # the factor here must be its fourth root.
+        for n in range(first, first + n_rows):
+            factor = 1 / np.sqrt(rows[n, 0])
+            for a in range(k):
+                x[n, a] *= factor
+                y[n, a] *= factor
+    if radius > 0:
+        for n in range(first, first + n_rows):
+            square = 0.0
+            for a in range(k):
+                square += x[n, a] * x[n, a]
+            square /= rows[n, 0]
+            factor = np.sqrt(radius / (radius + square))
+            for a in range(k):
+                x_even[n, a] = x[n, a] * factor
 
 
 @njit(**_OPTIONS)
 def _run_task(
-    rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, x, y, starts, offsets,
-    n_lanes, n_parts, task, panels, second, cross, third, yyxx, mixed,
+    rows, n_rows, block_rows, d, m, k, input_map, output_map, weighted, radius, inverse_scale,
+    x, y, x_even, starts, offsets, n_lanes, n_parts, task, panels,
+    second, cross, third, yyxx, mixed, xxxx,
 ):  # fmt: skip
     """Run task lane * n_parts + part on the panels (2, size) of this thread."""
     lane, part = task // n_parts, task % n_parts
@@ -591,36 +623,42 @@ def _run_task(
         first = block * block_rows
         count = min(block_rows, n_rows - first)
         if n_parts == 1:
-            _project_rows(rows, first, count, d, m, input_map, output_map, x, y)
+            _project_rows(
+                rows, first, count, d, m, k, input_map, output_map, weighted, radius, x, y, x_even
+            )
         _accumulate_block(
             rows.reshape(-1), rows.shape[1], first, count, d, k, inverse_scale,
-            x.reshape(-1), y.reshape(-1), x.shape[1], starts, offsets, part, n_parts,
-            panels[0], panels[1],
-            second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane],
+            x.reshape(-1), y.reshape(-1), x_even.reshape(-1), x.shape[1], starts, offsets,
+            part, n_parts, panels[0], panels[1],
+            second[lane], cross[lane], third[lane], yyxx[lane], mixed[lane], xxxx[lane],
         )  # fmt: skip
 
 
 @njit(parallel=True, **_OPTIONS)
 def accumulate(
-    rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, starts, offsets,
-    n_lanes, n_parts, x, y, panels, second, cross, third, yyxx, mixed,
+    rows, n_rows, block_rows, d, m, k, input_map, output_map, weighted, radius, inverse_scale,
+    starts, offsets, n_lanes, n_parts, x, y, x_even, panels,
+    second, cross, third, yyxx, mixed, xxxx,
 ):  # fmt: skip
     """Add n_rows staged samples to the moment sums.
 
-    With x = X input_map, y = Y output_map and "pairs" the products of coordinates::
+    With x = X input_map, y = Y output_map, "pairs" the products of coordinates, and a sample's
+    weight and phi = radius / (radius + |x|^2), 1 for radius = 0::
 
-        second  (L, w w)           += v v^T, v = (1, X, Y, 0 ...); on and above the diagonal
-        cross   (L, (1 + d)^ P^)   += (1, X) (pairs of x)^T
-        third   (L, 2, d)          += ((X_i / scale_i)^3, (X_i / scale_i)^6)
-        yyxx    (L, P^ P^)         += (pairs of y) (pairs of x)^T
-        mixed   (L, size)          += (x_a y_i) (pairs of x)^T, in the tiles of `mixed_tiles`
+        second  (L, w w)         += weight v v^T, v = (1, X, Y, 0 ...); on and above the diagonal
+        cross   (L, (1 + d)^ P^) += weight phi (1, X) (pairs of x)^T
+        third   (L, 2, d)        += (weight t^3, (weight t^3)^2), t = X_i / scale_i
+        yyxx    (L, P^ P^)       += weight phi (pairs of y) (pairs of x)^T
+        mixed   (L, size)        += weight phi (x_a y_i) (pairs of x)^T, tiles of `mixed_tiles`
+        xxxx    (L, P^ P^)       += weight phi (pairs of x) (pairs of x)^T
 
-    rows is (S, w), w = (1 + d + m)^, C order, holding v; S is a multiple of 8. The maps are (d, k^)
-    and (m, k^) in the dtype of rows with zeros past k; x and y are (S, k^ + 8) work space, zero
-    past k; panels (n_threads, 2, size) is work space of `panel_size`. Sums are float64, matrices
-    flattened; padding in them is by-catch. A sum of size 0 is not wanted and not computed; yyxx
-    without mixed is the direct form, sym(y (x - y)^T) in place of the pairs of y. The caller owns
-    all of them.
+    rows is (S, w), w = (1 + d + m)^, C order, holding sqrt(weight) v; S is a multiple of 8.
+    weighted says whether any weight is not 1. The maps are (d, k^) and (m, k^) in the dtype of
+    rows with zeros past k; x and y are (S, k^ + 8) work space, zero past k, and x_even is like
+    them, or x itself for radius = 0; panels (n_threads, 2, size) is work space of `panel_size`.
+    Sums are float64, matrices flattened; padding in them is by-catch. A sum of size 0 is not
+    wanted and not computed; yyxx without mixed is the direct form, sym(y (x - y)^T) in place of
+    the pairs of y. The caller owns all of them.
 
     Block i of block_rows samples always goes to lane i mod n_lanes, and n_parts tasks share the
     rows of a lane's sums: each element is summed in one order, whatever the number of threads and
@@ -630,25 +668,217 @@ def accumulate(
     for strip in prange((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS if n_parts > 1 else 0):
         first = strip * _STRIP_ROWS
         count = min(_STRIP_ROWS, n_rows - first)
-        _project_rows(rows, first, count, d, m, input_map, output_map, x, y)
+        _project_rows(
+            rows, first, count, d, m, k, input_map, output_map, weighted, radius, x, y, x_even
+        )
     for task in prange(n_lanes * n_parts):
         _run_task(
-            rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, x, y, starts,
-            offsets, n_lanes, n_parts, task, panels[get_thread_id()],
-            second, cross, third, yyxx, mixed,
+            rows, n_rows, block_rows, d, m, k, input_map, output_map, weighted, radius,
+            inverse_scale, x, y, x_even, starts, offsets, n_lanes, n_parts, task,
+            panels[get_thread_id()], second, cross, third, yyxx, mixed, xxxx,
         )  # fmt: skip
 
 
 @njit(**_OPTIONS)
 def accumulate_serial(
-    rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, starts, offsets,
-    n_lanes, n_parts, x, y, panels, second, cross, third, yyxx, mixed,
+    rows, n_rows, block_rows, d, m, k, input_map, output_map, weighted, radius, inverse_scale,
+    starts, offsets, n_lanes, n_parts, x, y, x_even, panels,
+    second, cross, third, yyxx, mixed, xxxx,
 ):  # fmt: skip
     """`accumulate` in the calling thread alone, to the same bits, for callers with own threads."""
     if n_parts > 1:
-        _project_rows(rows, 0, n_rows, d, m, input_map, output_map, x, y)
+        _project_rows(
+            rows, 0, n_rows, d, m, k, input_map, output_map, weighted, radius, x, y, x_even
+        )
     for task in range(n_lanes * n_parts):
         _run_task(
-            rows, n_rows, block_rows, d, m, k, input_map, output_map, inverse_scale, x, y, starts,
-            offsets, n_lanes, n_parts, task, panels[0], second, cross, third, yyxx, mixed,
+            rows, n_rows, block_rows, d, m, k, input_map, output_map, weighted, radius,
+            inverse_scale, x, y, x_even, starts, offsets, n_lanes, n_parts, task,
+            panels[0], second, cross, third, yyxx, mixed, xxxx,
         )  # fmt: skip
+
+
+# Residuals of a network, and what Gauss-Newton needs
+
+
+@njit(**_OPTIONS)
+def _residual_block(
+    rows, first, count, d, m, hidden, outputs, outputs_back, slope, work,
+    hidden_gradient, output_gradient, residual_moment,
+):  # fmt: skip
+    """Add `count` <= RESIDUAL_ROWS samples from `first` on to the sums of a lane.
+
+    Arrays as in `residuals`; the sums are those of one lane and `work` is of this thread.
+    """
+    width, k = rows.shape[1], hidden.shape[1]
+    d_padded, m_padded = round_up(1 + d), outputs.shape[1]
+    padded = round_up(count)
+    h, s, e, g = work[0], work[1], work[2], work[3]
+    stride = work.shape[2]
+    _project(rows, 0, 1 + d, hidden, first, padded, h, 0)
+    for n in range(count):
+        for j in range(k):
+            t = h[n, j]
+            mask = 1.0 if t > 0 else slope
+            s[n, j] = mask
+            h[n, j] = mask * t
+    _project(h, 0, k, outputs, 0, padded, e, 0)
+    for n in range(count):
+        for o in range(m):
+            e[n, o] = rows[first + n, 1 + d + o] - e[n, o]
+    _project(e, 0, m, outputs_back, 0, padded, g, 0)
+    for n in range(count):
+        for j in range(k):
+            g[n, j] *= s[n, j]
+    flat, flat_h, flat_e, flat_g = rows.reshape(-1), h.reshape(-1), e.reshape(-1), g.reshape(-1)
+    for j in range(0, k, TILE):
+        add_product(
+            flat_g, j, stride, flat, first * width, width, count,
+            hidden_gradient, j * d_padded, d_padded, d_padded,
+        )  # fmt: skip
+        add_product(
+            flat_h, j, stride, flat_e, 0, stride, count,
+            output_gradient, j * m_padded, m_padded, m_padded,
+        )  # fmt: skip
+    for o in range(0, m_padded, TILE):
+        add_product(
+            flat_e, o, stride, flat_e, o, stride, count,
+            residual_moment, o * m_padded + o, m_padded, m_padded - o,
+        )  # fmt: skip
+
+
+RESIDUAL_ROWS = 128
+"""Samples of a block of `residuals`: four buffers of that many rows stay in the second cache."""
+
+
+@njit(parallel=True, **_OPTIONS)
+def residuals(
+    rows, n_rows, d, m, hidden, outputs, outputs_back, slope, n_lanes, work,
+    hidden_gradient, output_gradient, residual_moment,
+):  # fmt: skip
+    """Add n_rows staged samples to the sums of squares and the gradient of a network.
+
+    With u = (1, x), t = u hidden, s = 1 where t > 0 and slope elsewhere, h = s t and residual
+    r = y - h outputs::
+
+        hidden_gradient (L, k^ (1 + d)^) += (s * (r outputs^T))^T u
+        output_gradient (L, k^ m^)       += h^T r
+        residual_moment (L, m^ m^)       += r r^T, on and above the diagonal
+
+    rows is (S, w), w = (1 + d + m)^, C order, holding (1, x, y, 0 ...), S a multiple of 8; hidden
+    is (1 + d, k^), outputs (k^, m^) and outputs_back, its transpose, (m, k^), all with zeros past
+    k and m. work (n_threads, 4, RESIDUAL_ROWS, >= max(k^, m^)) is work space. Sums are float64,
+    matrices flattened; padding in them is by-catch. The caller owns all of them.
+
+    Block i of RESIDUAL_ROWS samples goes to lane i mod n_lanes: each element is summed in one
+    order, whatever the number of threads.
+    """
+    for lane in prange(n_lanes):
+        for block in range(lane, (n_rows + RESIDUAL_ROWS - 1) // RESIDUAL_ROWS, n_lanes):
+            first = block * RESIDUAL_ROWS
+            _residual_block(
+                rows, first, min(RESIDUAL_ROWS, n_rows - first), d, m, hidden, outputs,
+                outputs_back, slope, work[get_thread_id()],
+                hidden_gradient[lane], output_gradient[lane], residual_moment[lane],
+            )  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def residuals_serial(
+    rows, n_rows, d, m, hidden, outputs, outputs_back, slope, n_lanes, work,
+    hidden_gradient, output_gradient, residual_moment,
+):  # fmt: skip
+    """`residuals` in the calling thread alone, to the same bits."""
+    for lane in range(n_lanes):
+        for block in range(lane, (n_rows + RESIDUAL_ROWS - 1) // RESIDUAL_ROWS, n_lanes):
+            first = block * RESIDUAL_ROWS
+            _residual_block(
+                rows, first, min(RESIDUAL_ROWS, n_rows - first), d, m, hidden, outputs,
+                outputs_back, slope, work[0],
+                hidden_gradient[lane], output_gradient[lane], residual_moment[lane],
+            )  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def _mask_rows(rows, first, n_rows, d, k, hidden, slope, masks, inputs):
+    """Fill masks and inputs for n_rows samples from `first` on; arrays as in `mask_moments`."""
+    _project(rows, 0, 1 + d, hidden, first, round_up(n_rows), masks, first)
+    for n in range(first, first + n_rows):
+        for j in range(k):
+            masks[n, j] = 1.0 if masks[n, j] > 0 else slope
+        for i in range(1 + d):
+            inputs[n, i] = rows[n, i]
+
+
+@njit(**_OPTIONS)
+def _mask_task(
+    n_rows, block_rows, d, k, n_lanes, n_parts, task, masks, inputs, panels, moments
+):  # fmt: skip
+    """Run task lane * n_parts + part of `mask_moments` on the panels (2, size) of this thread."""
+    lane, part = task // n_parts, task % n_parts
+    mask_pairs, input_pairs = k * (k + 1) // 2, (1 + d) * (2 + d) // 2
+    n_left, n_right = round_up(mask_pairs), round_up(input_pairs)
+    left, right, sums = panels[0], panels[1], moments[lane]
+    left_stride = _panel_stride(_LEFT_COLUMNS, left.itemsize)
+    right_stride = _panel_stride(_RIGHT_COLUMNS, right.itemsize)
+    s, u = masks.reshape(-1), inputs.reshape(-1)
+    for block in range(lane, (n_rows + block_rows - 1) // block_rows, n_lanes):
+        first = block * block_rows
+        count = min(block_rows, n_rows - first)
+        chunk = 0
+        for begin in range(0, n_right, _RIGHT_COLUMNS):
+            end = min(begin + _RIGHT_COLUMNS, n_right)
+            packed = False
+            for low in range(0, n_left, _LEFT_COLUMNS):
+                if chunk % n_parts == part:
+                    high = min(low + _LEFT_COLUMNS, n_left)
+                    if not packed:
+                        _pack_pairs(
+                            u, inputs.shape[1], first, count, 1 + d, begin, min(end, input_pairs),
+                            right, right_stride,
+                        )  # fmt: skip
+                        packed = True
+                    _pack_pairs(
+                        s, masks.shape[1], first, count, k, low, min(high, mask_pairs),
+                        left, left_stride,
+                    )  # fmt: skip
+                    for r in range(low, high, TILE):
+                        add_product(
+                            left, r - low, left_stride, right, 0, right_stride, count,
+                            sums, r * n_right + begin, n_right, end - begin,
+                        )  # fmt: skip
+                chunk += 1
+
+
+@njit(parallel=True, **_OPTIONS)
+def mask_moments(
+    rows, n_rows, block_rows, d, k, hidden, slope, n_lanes, n_parts, masks, inputs, panels, moments,
+):  # fmt: skip
+    """Add (pairs of s) (pairs of u)^T of n_rows staged samples to the sums `moments`.
+
+    With u = (1, x) and s the masks of `residuals`; E[s_i s_j u u^T] is all that the Gauss-Newton
+    normal matrix is made of. rows and hidden as in `residuals`; masks (S, k^ + 8) and inputs
+    (S, (1 + d)^ + 8) are work space, zero at first; panels as in `accumulate`. moments is
+    (L, P_k^ P_(1+d)^), float64, flattened; padding is by-catch. The caller owns all of them.
+    """
+    for strip in prange((n_rows + _STRIP_ROWS - 1) // _STRIP_ROWS):
+        first = strip * _STRIP_ROWS
+        count = min(_STRIP_ROWS, n_rows - first)
+        _mask_rows(rows, first, count, d, k, hidden, slope, masks, inputs)
+    for task in prange(n_lanes * n_parts):
+        _mask_task(
+            n_rows, block_rows, d, k, n_lanes, n_parts, task, masks, inputs,
+            panels[get_thread_id()], moments,
+        )  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def mask_moments_serial(
+    rows, n_rows, block_rows, d, k, hidden, slope, n_lanes, n_parts, masks, inputs, panels, moments,
+):  # fmt: skip
+    """`mask_moments` in the calling thread alone, to the same bits."""
+    _mask_rows(rows, 0, n_rows, d, k, hidden, slope, masks, inputs)
+    for task in range(n_lanes * n_parts):
+        _mask_task(
+            n_rows, block_rows, d, k, n_lanes, n_parts, task, masks, inputs, panels[0], moments
+        )

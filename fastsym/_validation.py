@@ -1,6 +1,6 @@
 """Checks of user input, so that a bad value stops at the door with a message that names it."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,46 @@ def check_n_hidden(n_hidden: Any) -> int | None:
     if isinstance(n_hidden, Integral) and not isinstance(n_hidden, bool) and int(n_hidden) >= 1:
         return int(n_hidden)
     raise ValueError(f'n_hidden must be "auto" or an integer of at least 1, got {n_hidden!r}.')
+
+
+def check_negative_slope(slope: Any) -> float:
+    """Return the slope of the activation for negative arguments as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number from 0 to below 1.
+    """
+    if not (isinstance(slope, Real) and 0 <= float(slope) < 1):
+        raise ValueError(f"negative_slope must be a number from 0 to below 1, got {slope!r}.")
+    return float(slope)
+
+
+def check_weights(weights: Any, n_samples: int, first_row: int = 0) -> NDArray[np.float64]:
+    """Return sample weights as float64, of shape (n_samples,).
+
+    Raises
+    ------
+    ValueError
+        If they are not one finite number of at least 0 for each sample.
+    """
+    try:
+        array = np.asarray(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sample_weight must be numeric: {error}") from None
+    if array.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight must have shape ({n_samples},), one number a sample, got shape "
+            f"{array.shape}."
+        )
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"sample_weight must be finite and at least 0, got {array[row]} in row "
+            f"{first_row + row}."
+        )
+    return array
 
 
 def check_fits(n_hidden: int | None, n_features: int, n_outputs: int) -> None:

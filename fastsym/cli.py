@@ -88,7 +88,7 @@ def predict(
 
     def blocks(advance: Callable[[int], None]) -> Iterator[Any]:
         done = 0
-        for block, _ in PairedRows(rows, rows).blocks():
+        for block, _, _ in PairedRows(rows, rows).blocks():
             check_finite("X", block, done)
             yield network.predict(block)
             done += len(block)

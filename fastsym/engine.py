@@ -19,23 +19,26 @@ from fastsym.moments import (
     MomentAccumulator,
     Moments,
     PartialAccumulator,
-    staged_rows,
 )
-from fastsym.sources import PairedRows
+from fastsym.residuals import ResidualAccumulator, Residuals
+from fastsym.sources import Block, PairedRows
+from fastsym.staging import staged_rows
 
 SPREAD_PILOT = 4
 """A source that can be read again gives a pilot so many times larger than a stream's."""
 
-Block = tuple[NDArray[Any], NDArray[Any]]
 
-
-def pilot_frame(source: PairedRows, n_hidden: Any = "auto") -> Frame:
+def pilot_frame(
+    source: PairedRows, n_hidden: Any = "auto", *, negative_slope: float = 0.0
+) -> Frame:
     """Estimate a frame from rows spread over a source.
 
     Parameters
     ----------
     source : PairedRows
     n_hidden : int or "auto", default="auto"
+    negative_slope : float, default=0.0
+        Slope of the activation for negative arguments.
 
     Returns
     -------
@@ -46,9 +49,10 @@ def pilot_frame(source: PairedRows, n_hidden: Any = "auto") -> Frame:
     ValueError
         As by `fastsym.frame.estimate_frame`; rows are numbered within the source.
     """
-    X, Y = source.spread(SPREAD_PILOT * staged_rows(source.X.shape[1], source.Y.shape[1]))
+    rows = SPREAD_PILOT * staged_rows(source.X.shape[1], source.Y.shape[1])
+    X, Y, weights = source.spread(rows)
     try:
-        return estimate_frame(X, Y, n_hidden)
+        return estimate_frame(X, Y, n_hidden, sample_weight=weights, negative_slope=negative_slope)
     except ValueError:
         # Rows of the pilot are not numbered as in the source: if one was bad, find the first.
         for _ in _checked(source):
@@ -62,6 +66,7 @@ def accumulate(
     *,
     frame: Frame | None = None,
     compute_dtype: str = "float64",
+    negative_slope: float = 0.0,
     n_jobs: int | None = None,
     callback: Callable[[int], object] | None = None,
 ) -> MomentAccumulator:
@@ -73,7 +78,7 @@ def accumulate(
     Parameters
     ----------
     source : PairedRows
-    n_hidden, frame, compute_dtype, n_jobs
+    n_hidden, frame, compute_dtype, negative_slope, n_jobs
         As for `MomentAccumulator`.
     callback : callable, default=None
         Called with the number of rows read so far, after each block.
@@ -89,8 +94,11 @@ def accumulate(
     """
     accumulator = MomentAccumulator(
         n_hidden,
-        frame=pilot_frame(source, n_hidden) if frame is None else frame,
+        frame=pilot_frame(source, n_hidden, negative_slope=negative_slope)
+        if frame is None
+        else frame,
         compute_dtype=compute_dtype,
+        negative_slope=negative_slope,
         n_jobs=n_jobs,
     )
     return _read(source, accumulator, callback)
@@ -170,12 +178,57 @@ def accumulate_direct(
     return replace(linear, direct=quartic.direct)
 
 
+def accumulate_residuals(
+    source: PairedRows,
+    hidden: NDArray[np.float64],
+    outputs: NDArray[np.float64],
+    slope: float,
+    *,
+    n_jobs: int | None = None,
+    check: bool = True,
+    callback: Callable[[int], object] | None = None,
+) -> Residuals:
+    """Sum of squared residuals of a network over a source, and its gradient.
+
+    Parameters
+    ----------
+    source : PairedRows
+    hidden : ndarray of shape (n_units, 1 + n_features)
+        Rows (bias, w).
+    outputs : ndarray of shape (n_outputs, n_units)
+    slope : float
+        Of the activation for negative arguments.
+    n_jobs : int, default=None
+        Threads at most.
+    check : bool, default=True
+        Whether to check the values; not needed for a source that was checked before.
+    callback : callable, default=None
+        Called with the number of rows read so far, after each block.
+
+    Returns
+    -------
+    residuals : Residuals
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite; rows are numbered within the source.
+    """
+    d, m = source.X.shape[1], source.Y.shape[1]
+    accumulator = ResidualAccumulator(d, m, hidden, outputs, slope, n_jobs)
+    for X, Y, weights in _ahead(_checked(source) if check else source.blocks()):
+        accumulator.take(X, Y, weights)
+        if callback is not None:
+            callback(accumulator.n_samples)
+    return accumulator.total()
+
+
 def _read(
     source: PairedRows, accumulator: MomentAccumulator, callback: Callable[[int], object] | None
 ) -> MomentAccumulator:
     """Read all rows of a source into an accumulator."""
-    for X, Y in _ahead(_checked(source)):
-        accumulator.take(X, Y)
+    for X, Y, weights in _ahead(_checked(source)):
+        accumulator.take(X, Y, weights)
         if callback is not None:
             callback(accumulator.n_samples)
     return accumulator
@@ -184,8 +237,8 @@ def _read(
 def _checked(source: PairedRows) -> Iterator[Block]:
     """Yield the blocks of a source, checked, their rows numbered as in the source."""
     first_row = 0
-    for X, Y in source.blocks():
-        yield check_pair(X, Y, first_row=first_row)
+    for X, Y, weights in source.blocks():
+        yield *check_pair(X, Y, first_row=first_row), weights
         first_row += len(X)
 
 

@@ -1,5 +1,7 @@
 """The scikit-learn estimator."""
 
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,21 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastsym import spectral
-from fastsym._validation import as_rows
+from fastsym._validation import (
+    as_rows,
+    check_n_hidden,
+    check_negative_slope,
+    check_pair,
+    check_weights,
+)
 from fastsym.engine import accumulate, accumulate_direct, accumulate_linear, pilot_frame
+from fastsym.exceptions import RankError, SpectralGapWarning
 from fastsym.moments import MomentAccumulator, Moments
 from fastsym.network import TwoLayerNetwork
-from fastsym.sources import from_arrays
+from fastsym.refine import Refinement, moment_start, refine, spread_sample
+from fastsym.sources import PairedRows, from_arrays, weighted_rows
+from fastsym.staging import one_blas_thread
+from fastsym.stream import StreamRefiner
 
 # From this many hidden units on, two passes with k^4 / 4 operations a sample are quicker than one
 # with 5 k^4 / 12; below, reading and staging twice costs more than it saves.
@@ -21,40 +33,72 @@ _TWO_PASSES = 20
 
 
 class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Two-layer ReLU network y = A relu(W x), fitted by the method of moments.
+    """Two-layer ReLU network y = A relu(W x), fitted by moments and refined to maximum likelihood.
 
-    The inputs must be symmetric: x and -x equally likely. There are no biases, and at most
-    min(n_features, n_outputs) hidden units. One pass over the samples (two in `fit` from 20
-    hidden units on, which is quicker then) accumulates moments, from which the weights follow by
-    linear algebra; there is no gradient descent and no random start.
+    The inputs must be symmetric: x and -x equally likely. At most min(n_features, n_outputs) hidden
+    units. Moments of a sample spread over the data give the weights by linear algebra; these are
+    the start of a Levenberg-Marquardt refinement to the least-squares optimum, which takes two to
+    four passes over all samples.
 
     Parameters
     ----------
     n_hidden : int or "auto", default="auto"
         Number of hidden units k. "auto" counts the canonical correlations of X and Y above their
         noise floor.
-    refine : bool, default=False
-        Refinement to maximum likelihood. Not in this version: True raises NotImplementedError.
+    refine : bool, default=True
+        Refine to the least-squares optimum: maximum likelihood for Gaussian noise of equal
+        variance. False: the spectral estimate, from the moments of all samples.
+    fit_intercept : bool, default=False
+        Fit hidden biases b and an output intercept c too, y = c + A h(W x + b). The spectral start
+        knows nothing of them: they begin at zero and come from the refinement alone. Small ones are
+        found; of large ones nothing is promised but that the fit is a local optimum, `converged_`
+        being True only if two starts agree on it. Needs refine=True.
+    negative_slope : float, default=0.0
+        Slope a of the activation for negative arguments, 0 <= a < 1 (leaky ReLU).
     compute_dtype : {"float64", "float32"}, default="float64"
-        Arithmetic within a block of samples; sums over blocks are always float64.
+        Arithmetic of the moments within a block of samples; sums over blocks, and the refinement,
+        are always float64.
     n_jobs : int, default=None
         Threads of the accumulation at most; None or -1: all that Numba has. The result does not
         depend on it.
     random_state : None, int, RandomState or Generator, default=None
-        Start of the joint diagonalization. None is a fixed start.
+        Start of the joint diagonalization, and further starts of the refinement. None is fixed.
     verbose : int, default=0
-        1 prints the number of samples and the diagnostics of a fit.
+        1 prints the diagnostics of a fit, and loss, gradient norm and pass count of the refinement.
 
     Attributes
     ----------
     hidden_weights_ : ndarray of shape (n_hidden, n_features)
-        W, rows of unit length.
+        W. Rows of unit length; with fit_intercept, rows (b, w) of unit length.
     output_weights_ : ndarray of shape (n_outputs, n_hidden)
         A.
+    hidden_intercept_ : ndarray of shape (n_hidden,)
+        b; zeros without fit_intercept.
+    output_intercept_ : ndarray of shape (n_outputs,)
+        c; zeros without fit_intercept.
     network_ : TwoLayerNetwork
-        Both as a value that can be saved.
+        All of these as a value that can be saved.
     diagnostics_ : fastsym.spectral.Diagnostics
-        Singular values, gap, residual, condition numbers, symmetry test.
+        Singular values, gap, residual, condition numbers, symmetry test of the spectral start.
+    refinement_ : fastsym.refine.Refinement
+        How the refinement went. Only with refine=True, as are the following.
+    loss_ : float
+        Mean over the samples of the squared norm of the residual.
+    n_passes_ : int
+        Passes over all samples, 0 if all were held in memory. The sample that is read for the start
+        is not counted; it is at most half of the data.
+    converged_ : bool
+        Whether the optimum was reached and is certified, see `fastsym.refine.Refinement`.
+    noise_covariance_ : ndarray of shape (n_outputs, n_outputs)
+        Covariance of the residual, corrected for the number of weights.
+    hidden_stderr_ : ndarray of shape (n_hidden, n_features)
+        Standard errors of hidden_weights_, whose gauge is rows of unit length.
+    output_stderr_ : ndarray of shape (n_outputs, n_hidden)
+        Standard errors of output_weights_ in the same gauge.
+    hidden_intercept_stderr_ : ndarray of shape (n_hidden,)
+        With fit_intercept.
+    output_intercept_stderr_ : ndarray of shape (n_outputs,)
+        With fit_intercept.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -62,8 +106,11 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    With one hidden unit and one output this is Algorithm 1 of the paper, its expectation taken with
-    a control variate.
+    With one hidden unit and one output the start is Algorithm 1 of the paper, its expectation taken
+    with a control variate.
+
+    The method `refine_on` is not called refine because scikit-learn keeps the constructor's
+    parameters under their names.
 
     References
     ----------
@@ -75,7 +122,9 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> import fastsym
     >>> X, Y, network = fastsym.make_two_layer(20_000, 6, 4, 5, noise=0.1, random_state=0)
     >>> model = fastsym.TwoLayerRegressor(n_hidden=4).fit(X, Y)
-    >>> fastsym.parameter_error(network, model.network_).hidden_error < 0.01
+    >>> fastsym.parameter_error(network, model.network_).hidden_error < 0.001
+    True
+    >>> model.converged_
     True
     """
 
@@ -83,7 +132,9 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self,
         n_hidden: Any = "auto",
         *,
-        refine: bool = False,
+        refine: bool = True,
+        fit_intercept: bool = False,
+        negative_slope: float = 0.0,
         compute_dtype: str = "float64",
         n_jobs: int | None = None,
         random_state: Any = None,
@@ -91,20 +142,27 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     ) -> None:
         self.n_hidden = n_hidden
         self.refine = refine
+        self.fit_intercept = fit_intercept
+        self.negative_slope = negative_slope
         self.compute_dtype = compute_dtype
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, Y: ArrayLike) -> "TwoLayerRegressor":
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> "TwoLayerRegressor":
         """Fit the network to samples.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
             Symmetric inputs: x and -x equally likely.
-        Y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
             One-dimensional: `predict` gives a one-dimensional array too.
+        sample_weight : array_like of shape (n_samples,), default=None
+            At least 0; a sample of weight 0 is as absent, one of weight 2 counts twice. None: all
+            1.
 
         Returns
         -------
@@ -113,40 +171,88 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or Y is not finite or not numeric, the rows do not match, there are no more
+            If X or y is not finite or not numeric, the rows do not match, there are no more
             samples than features, or n_hidden exceeds min(n_features, n_outputs).
-        NotImplementedError
-            If refine is True.
 
         Warns
         -----
         AsymmetricInputWarning, SpectralGapWarning, RankDeficientWarning
-            See `fastsym.spectral.solve`.
+            See `fastsym.spectral.solve`; with refine=True a poor gap only if the refinement is in
+            doubt too.
+        ConvergenceWarning, IdentifiabilityWarning
+            See `fastsym.refine.refine`.
         """
         self._forget()
-        X, Y = self._check_samples(X, Y, reset=True)
-        source = from_arrays(X, Y)
-        frame = pilot_frame(source, self.n_hidden)
-        how: dict[str, Any] = {"compute_dtype": self.compute_dtype, "n_jobs": self.n_jobs}
-        if frame.n_hidden < _TWO_PASSES:
-            moments = accumulate(source, frame=frame, **how).moments()
-        else:
-            linear = accumulate_linear(source, frame, **how)
-            white = spectral.whiten(linear)
-            moments = accumulate_direct(source, linear, white.input_map, white.output_map, **how)
-        return self._set_solution(moments)
+        X, Y = self._check_samples(X, y, reset=True)
+        return self._fit_source(from_arrays(X, Y, sample_weight))
 
-    def partial_fit(self, X: ArrayLike, Y: ArrayLike) -> "TwoLayerRegressor":
-        """Take in more samples; the weights are solved for when they are next asked for.
+    def fit_source(self, source: PairedRows) -> "TwoLayerRegressor":
+        """Fit the network to a source of samples, as `fastsym.sources` makes them of files.
+
+        Parameters
+        ----------
+        source : PairedRows
+            It is read by blocks, more than once.
+
+        Returns
+        -------
+        self : TwoLayerRegressor
+
+        Raises
+        ------
+        TypeError
+            If the source cannot be read twice.
+        ValueError
+            As by `fit`; rows are numbered within the source.
+
+        Warns
+        -----
+        AsymmetricInputWarning, SpectralGapWarning, RankDeficientWarning
+            As by `fit`.
+        ConvergenceWarning, IdentifiabilityWarning
+            As by `fit`.
+        """
+        self._forget()
+        self._check_parameters()
+        self._flat_output = False
+        return self._fit_source(source)
+
+    @one_blas_thread()
+    def _fit_source(self, source: PairedRows) -> "TwoLayerRegressor":
+        if not self.refine:
+            return self._set_solution(self._moments(source))
+        k = check_n_hidden(self.n_hidden)
+        if k is None:
+            k = pilot_frame(source, negative_slope=self.negative_slope).n_hidden
+        sample = spread_sample(source, k)
+        solution = self._solve(self._moments(sample, k))
+        extra = 0
+        if solution and not solution.diagnostics.clear and sample.n_samples < source.n_samples:
+            # What a sample does not show all samples may: one pass more.
+            solution, extra = self._solve(self._moments(source, k)), 1
+        self._solution: spectral.SpectralSolution | None = solution
+        self._say(solution)
+        self._refine_on(source, sample, k, extra)
+        self.n_features_in_ = self.network_.n_features
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> "TwoLayerRegressor":
+        """Take in more samples; the weights are worked out when they are next asked for.
 
         The first samples (8192, or all if there are fewer) determine the frame, see
-        `MomentAccumulator`. After `fit` or `fit_moments` a new stream begins.
+        `MomentAccumulator`. With refine=True the stream is refined in one pass, see
+        `fastsym.stream.StreamRefiner`; if the samples can be read again, `refine_on` gives the
+        optimum itself. After `fit`, `fit_source` or `fit_moments` a new stream begins.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
             Any number of rows, also 1.
-        Y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array_like of shape (n_samples,), default=None
+            As for `fit`.
 
         Returns
         -------
@@ -155,24 +261,130 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or Y is not finite or not numeric, or does not match the samples before.
-        NotImplementedError
-            If refine is True.
+            If X or y is not finite or not numeric, or does not match the samples before.
         """
         first = not hasattr(self, "_stream")
         if first:
             self._forget()
-        X, Y = self._check_samples(X, Y, reset=first)
+        X, Y = self._check_samples(X, y, reset=first)
         if first:
             self._stream = MomentAccumulator(
-                self.n_hidden, compute_dtype=self.compute_dtype, n_jobs=self.n_jobs
+                self.n_hidden,
+                compute_dtype=self.compute_dtype,
+                negative_slope=self.negative_slope,
+                n_jobs=self.n_jobs,
             )
-        self._stream.update(X, Y)
-        self._solution: spectral.SpectralSolution | None = None
+            if self.refine:
+                self._refiner = StreamRefiner(
+                    self._stream,
+                    fit_intercept=self.fit_intercept,
+                    n_jobs=self.n_jobs,
+                    random_state=self.random_state,
+                )
+        X, Y = check_pair(X, Y, self._stream.n_features, self._stream.n_outputs)
+        weights = None if sample_weight is None else check_weights(sample_weight, len(X))
+        if weights is not None:
+            if not weights.any():
+                return self
+            X, Y, weights = weighted_rows(X, Y, weights)
+        self._stream.take(X, Y, weights)
+        if self.refine:
+            self._refiner.take(X, Y, weights)
+        self._solution = None
+        self.__dict__.pop("_refinement", None)
         return self
+
+    def refine_on(self, source: PairedRows) -> "TwoLayerRegressor":
+        """Refine the fitted network to the least-squares optimum of samples that can be read again.
+
+        For streams: `partial_fit` everything once, or as much as gives a start, then this.
+
+        Parameters
+        ----------
+        source : PairedRows
+            Of `fastsym.sources`, for arrays `fastsym.sources.from_arrays`.
+
+        Returns
+        -------
+        self : TwoLayerRegressor
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If there is no fit to start from.
+        TypeError
+            If the source cannot be read twice.
+        ValueError
+            If the samples are not finite or do not match the network.
+
+        Warns
+        -----
+        ConvergenceWarning, IdentifiabilityWarning
+            See `fastsym.refine.refine`.
+        """
+        start = self.network_
+        self._refine_on(source, spread_sample(source, start.n_hidden), start.n_hidden, 0)
+        return self
+
+    def _refine_on(self, source: PairedRows, sample: PairedRows, k: int, extra: int) -> None:
+        if self._solution is None:
+            start = moment_start(
+                sample, k, negative_slope=self.negative_slope, random_state=self.random_state
+            )
+        else:
+            start = self.__dict__.get("_refinement", self._solution).network
+        clear = self._solution is not None and self._solution.diagnostics.clear
+        refinement = refine(
+            source,
+            start,
+            sample=sample,
+            trusted=clear,
+            fit_intercept=self.fit_intercept,
+            n_jobs=self.n_jobs,
+            random_state=self.random_state,
+            verbose=self.verbose,
+        )
+        self._refinement = replace(refinement, n_passes=refinement.n_passes + extra)
+        self._warn_of_doubt()
+
+    def _warn_of_doubt(self) -> None:
+        """Say what the spectral start lacks, where the refinement does not make up for it."""
+        if self._solution is None:
+            return
+        diagnostics = self._solution.diagnostics
+        if diagnostics.doubt and not (self._refinement.converged and diagnostics.shown):
+            warnings.warn(diagnostics.doubt, SpectralGapWarning, stacklevel=6)
+
+    def _moments(self, source: PairedRows, n_hidden: int | None = None) -> Moments:
+        """Moments of all rows of a source, in one pass or two."""
+        wanted = self.n_hidden if n_hidden is None else n_hidden
+        frame = pilot_frame(source, wanted, negative_slope=self.negative_slope)
+        how: dict[str, Any] = {"compute_dtype": self.compute_dtype, "n_jobs": self.n_jobs}
+        if frame.n_hidden < _TWO_PASSES or self.negative_slope or frame.even_radius:
+            how["negative_slope"] = self.negative_slope
+            return accumulate(source, frame=frame, **how).moments()
+        linear = accumulate_linear(source, frame, **how)
+        white = spectral.whiten(linear)
+        return accumulate_direct(source, linear, white.input_map, white.output_map, **how)
+
+    def _solve(self, moments: Moments) -> spectral.SpectralSolution | None:
+        """Solve for a start; None if the moments show fewer directions than n_hidden."""
+        try:
+            return spectral.solve(moments, random_state=self.random_state, warn=False)
+        except RankError as error:
+            warnings.warn(
+                f"{error} The refinement starts from weights that agree with the linear part of Y "
+                "instead.",
+                SpectralGapWarning,
+                stacklevel=6,
+            )
+            return None
 
     def fit_moments(self, moments: MomentAccumulator) -> "TwoLayerRegressor":
         """Fit the network to moments that were accumulated elsewhere.
+
+        Moments do not refine: whatever the parameter refine, this is the spectral estimate, and
+        `refine_on` brings it to the optimum if there are samples.
 
         Parameters
         ----------
@@ -189,8 +401,6 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If there are too few samples.
         TypeError
             If `moments` is not a MomentAccumulator.
-        NotImplementedError
-            If refine is True.
         """
         self._check_parameters()
         if not isinstance(moments, MomentAccumulator):
@@ -227,12 +437,83 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     @property
     def network_(self) -> TwoLayerNetwork:
         """The fitted network."""
-        return self._solved().network
+        solution = self._solved()
+        refinement = self.__dict__.get("_refinement")
+        return solution.network if refinement is None else refinement.network
 
     @property
     def diagnostics_(self) -> spectral.Diagnostics:
         """How well the moments determine the network."""
+        if self._solved() is None:
+            raise AttributeError("no diagnostics: the moments showed fewer than n_hidden units.")
         return self._solved().diagnostics
+
+    @property
+    def refinement_(self) -> Refinement:
+        """How the refinement went."""
+        self._solved()
+        if "_refinement" not in self.__dict__:
+            raise AttributeError(
+                "this fit is not refined: use refine=True, or refine_on a source of samples."
+            )
+        return self._refinement
+
+    @property
+    def loss_(self) -> float:
+        """Mean over the samples of the squared norm of the residual."""
+        return self.refinement_.loss
+
+    @property
+    def n_passes_(self) -> int:
+        """Passes over all samples."""
+        return self.refinement_.n_passes
+
+    @property
+    def converged_(self) -> bool:
+        """Whether the optimum was reached and is certified."""
+        return self.refinement_.converged
+
+    @property
+    def noise_covariance_(self) -> NDArray[np.float64]:
+        """Covariance of the residual, shape (n_outputs, n_outputs)."""
+        return self.refinement_.noise_covariance
+
+    def _standard_errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.refinement_.standard_errors()
+
+    @property
+    def hidden_stderr_(self) -> NDArray[np.float64]:
+        """Standard errors of W, shape (n_hidden, n_features)."""
+        return self._standard_errors()[0][:, int(self.fit_intercept) :]
+
+    @property
+    def output_stderr_(self) -> NDArray[np.float64]:
+        """Standard errors of A, shape (n_outputs, n_hidden)."""
+        return self._standard_errors()[1][:, : self.network_.n_hidden]
+
+    @property
+    def hidden_intercept_stderr_(self) -> NDArray[np.float64]:
+        """Standard errors of b, shape (n_hidden,); only with fit_intercept."""
+        if not self.fit_intercept:
+            raise AttributeError("there is no intercept: fit_intercept is False.")
+        return self._standard_errors()[0][:, 0]
+
+    @property
+    def output_intercept_stderr_(self) -> NDArray[np.float64]:
+        """Standard errors of c, shape (n_outputs,); only with fit_intercept."""
+        if not self.fit_intercept:
+            raise AttributeError("there is no intercept: fit_intercept is False.")
+        return self._standard_errors()[1][:, -1]
+
+    @property
+    def hidden_intercept_(self) -> NDArray[np.float64]:
+        """Hidden biases b, shape (n_hidden,)."""
+        return self.network_.hidden_intercept
+
+    @property
+    def output_intercept_(self) -> NDArray[np.float64]:
+        """Output intercept c, shape (n_outputs,)."""
+        return self.network_.output_intercept
 
     @property
     def hidden_weights_(self) -> NDArray[np.float64]:
@@ -256,10 +537,10 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return tags
 
     def _check_parameters(self) -> None:
-        if self.refine:
-            raise NotImplementedError(
-                "refine=True is not in this version of fastsym; use refine=False, which gives the "
-                "spectral estimate."
+        check_negative_slope(self.negative_slope)
+        if self.fit_intercept and not self.refine:
+            raise ValueError(
+                "fit_intercept=True needs refine=True: the method of moments has no intercepts."
             )
 
     def _check_samples(self, X: Any, Y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -278,29 +559,35 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return X, as_rows("Y", Y)
 
     def _forget(self) -> None:
-        for name in ("_stream", "_solution"):
+        for name in ("_stream", "_solution", "_refinement", "_refiner"):
             self.__dict__.pop(name, None)
 
     def _set_solution(self, moments: Moments) -> "TwoLayerRegressor":
         solution = spectral.solve(moments, random_state=self.random_state)
         self._solution = solution
         self._flat_output = getattr(self, "_flat_output", False)
-        if self.verbose:
+        self._say(solution)
+        return self
+
+    def _say(self, solution: spectral.SpectralSolution | None) -> None:
+        if self.verbose and solution is not None:
             d = solution.diagnostics
             print(
                 f"fastsym: {d.n_samples} samples, n_hidden={solution.network.n_hidden}, "
                 f"gap {d.gap:.3g}, residual {d.residual:.2g}, condition of W {d.condition_w:.3g}, "
                 f"of A {d.condition_a:.3g}"
             )
-        return self
 
-    def _solved(self) -> spectral.SpectralSolution:
+    def _solved(self) -> Any:
         if not hasattr(self, "_solution"):
             raise NotFittedError(
                 f"This {type(self).__name__} is not fitted yet: call fit, partial_fit or "
                 "fit_moments first."
             )
-        if self._solution is None:
-            self._set_solution(self._stream.moments())
-        assert self._solution is not None
+        if self._solution is None and "_refinement" not in self.__dict__:
+            if self.refine:
+                self._solution, self._refinement = self._refiner.result()
+                self._warn_of_doubt()
+            else:
+                self._set_solution(self._stream.moments())
         return self._solution

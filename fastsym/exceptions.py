@@ -1,4 +1,8 @@
-"""Warnings of the package. Each message carries the figure that caused it."""
+"""Warnings and errors of the package. Each message carries the figure that caused it."""
+
+
+class RankError(ValueError):
+    """The cross-covariance of x and y has fewer directions than n_hidden."""
 
 
 class RankDeficientWarning(UserWarning):
@@ -7,6 +11,14 @@ class RankDeficientWarning(UserWarning):
 
 class AsymmetricInputWarning(UserWarning):
     """The inputs are not symmetric, which the method assumes."""
+
+
+class ConvergenceWarning(UserWarning):
+    """The refinement did not reach the least-squares optimum, or nothing certifies it."""
+
+
+class IdentifiabilityWarning(UserWarning):
+    """Hidden units are parallel or unused, so that their weights are one choice of many."""
 
 
 class SpectralGapWarning(UserWarning):

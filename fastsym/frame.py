@@ -13,9 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from fastsym._validation import check_fits, check_n_hidden, check_pair
+from fastsym._validation import check_fits, check_n_hidden, check_pair, check_weights
 from fastsym.exceptions import RankDeficientWarning
+from fastsym.staging import one_blas_thread
 
+HEAVY_TAILS = 1.1
+"""E|x'|^4 of white x' over that of a Gaussian, above which the instruments get an even weight."""
+
+_RADIUS = 2.0  # even weight: radius of half weight, squared, in units of E|x'|^2
 _SIGN_DRAWS = 20
 _SIGN_MARGIN = 1.25
 _EVEN_SAMPLES_PER_TERM = 3
@@ -109,7 +114,7 @@ class Frame:
     even_map : ndarray of shape (1 + n_pairs, n_outputs)
         Regression of y on (1, pairs of x'): the even part of y that quadratic functions explain.
         Subtracting it does not change E[x y^T], for symmetric x, and removes most of its
-        sampling error (a control variate).
+        sampling error (a control variate). Pairs are times the even weight.
     input_scale : ndarray of shape (n_features,)
         Root mean square of each input, the unit of the third moments of the symmetry test.
     correlations : ndarray of shape (n_correlations,)
@@ -118,6 +123,10 @@ class Frame:
         Value that a correlation reaches by chance.
     n_pilot : int
         Samples the frame was estimated from.
+    even_radius : float
+        r of the even weight phi = r / (r + |x'|^2) that multiplies the pairs of x' in all moments,
+        for inputs with heavy tails: any even function of x may weight the detector equations. 0:
+        phi = 1.
 
     References
     ----------
@@ -132,6 +141,7 @@ class Frame:
     correlations: NDArray[np.float64]
     noise_floor: float
     n_pilot: int
+    even_radius: float = 0.0
 
     @property
     def n_features(self) -> int:
@@ -155,7 +165,9 @@ class Frame:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> "Frame":
         """Rebuild a frame from `to_arrays`."""
-        values = {field.name: arrays[field.name] for field in fields(cls)}
+        # Files of version 1 have no even weight.
+        values = {field.name: arrays.get(field.name, 0.0) for field in fields(cls)}
+        values["even_radius"] = float(values["even_radius"])
         values["noise_floor"] = float(values["noise_floor"])
         values["n_pilot"] = int(values["n_pilot"])
         return cls(**values)
@@ -189,29 +201,59 @@ def _noise_floor(
     return _SIGN_MARGIN * largest / np.sqrt(max(1 - rank / n, 1 / n))
 
 
-def _even_regression(x: NDArray[np.float64], Y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Regress Y (n, m) on (1, pairs of x), or on 1 alone when n is small for that."""
+def _even_regression(
+    x: NDArray[np.float64], Y: NDArray[np.float64], root: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Regress Y (n, m) on (1, pairs of x), or on 1 alone when n is small for that.
+
+    root (n, 1) are square roots of the samples' weights.
+    """
     n, k = x.shape
     a, b = pair_indices(k)
     n_terms = 1 + len(a)
-    if n < _EVEN_SAMPLES_PER_TERM * n_terms:
+    if max(n, float((root**2).sum())) < _EVEN_SAMPLES_PER_TERM * n_terms:
         coefficients = np.zeros((n_terms, Y.shape[1]))
-        coefficients[0] = Y.mean(axis=0)
+        coefficients[0] = (Y * root**2).sum(axis=0) / (root**2).sum()
         return coefficients
     gram = np.zeros((n_terms, n_terms))
     moments = np.zeros((n_terms, Y.shape[1]))
     for first in range(0, n, _EVEN_ROWS):
         rows = x[first : first + _EVEN_ROWS]
-        terms = np.concatenate([np.ones((len(rows), 1)), rows[:, a] * rows[:, b]], axis=1)
+        terms = np.empty((len(rows), n_terms))
+        terms[:, 0] = 1
+        np.multiply(rows[:, a], rows[:, b], out=terms[:, 1:])
+        weight = root[first : first + _EVEN_ROWS]
+        terms *= weight
         gram += terms.T @ terms
-        moments += terms.T @ Y[first : first + _EVEN_ROWS]
+        moments += terms.T @ (Y[first : first + _EVEN_ROWS] * weight)
     # Pairs can be dependent (x_a^2 is constant for inputs of +-1). Any coefficients are valid here,
     # so a ridge far below the sampling error is enough.
     gram[np.diag_indices(n_terms)] += 1e-8 * np.trace(gram) / n_terms
     return linalg.solve(gram, moments, assume_a="pos")
 
 
-def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
+def _even_radius(x: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """Radius of the even weight for white x: 0 unless the tails are heavier than a Gaussian's.
+
+    The figure is Mardia's kurtosis over its Gaussian value, E|x|^4 / (k (k + 2)).
+    """
+    k = x.shape[1]
+    square = (x**2).sum(axis=1)
+    kurtosis = float(square**2 @ weight / weight.sum()) / (k * (k + 2))
+    n = max(len(x), weight.sum())
+    chance = 4 * np.sqrt(8 / (k * (k + 2) * n))  # four standard deviations for a Gaussian
+    return _RADIUS * k if k > 1 and kurtosis > HEAVY_TAILS + chance else 0.0
+
+
+@one_blas_thread()
+def estimate_frame(
+    X: Any,
+    Y: Any,
+    n_hidden: Any = "auto",
+    *,
+    sample_weight: Any = None,
+    negative_slope: float = 0.0,
+) -> Frame:
     """Estimate a frame from pilot samples.
 
     Parameters
@@ -222,6 +264,10 @@ def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
     n_hidden : int or "auto"
         Number of hidden units. "auto" counts the canonical correlations of x and y above the
         noise floor.
+    sample_weight : array_like of shape (n_pilot,), default=None
+        Positive; None: all 1.
+    negative_slope : float, default=0.0
+        Slope of the activation for negative arguments.
 
     Returns
     -------
@@ -248,7 +294,10 @@ def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
     X, Y = check_pair(X, Y)
     (n, d), m = X.shape, Y.shape[1]
     check_fits(wanted, d, m)
-    if n <= d:
+    weight = np.ones(n) if sample_weight is None else check_weights(sample_weight, n)
+    total = weight.sum()
+    # A weight of 2 is a sample twice; weights that add up to 1 are no fewer samples.
+    if max(n, total) <= d:
         raise ValueError(
             f"too few samples: n_samples={n} with n_features={d}; more samples than features "
             "are needed to estimate the second moments (and many more for accurate weights)."
@@ -256,10 +305,12 @@ def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
     # One layout, so that the same rows give the same bits.
     X, Y = np.array(X, np.float64, order="C"), np.array(Y, np.float64, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
-        moment = X.T @ X / n
-        centred = Y - Y.mean(axis=0)
-        output_moment = centred.T @ centred / n
-        cross = X.T @ centred / n
+        mean = weight @ Y / total
+        root = np.sqrt(weight)[:, None]
+        weighted, centred = X * root, (Y - mean) * root
+        moment = weighted.T @ weighted / total
+        output_moment = centred.T @ centred / total
+        cross = weighted.T @ centred / total
     for name, matrix in (("X", moment), ("Y", output_moment)):
         if not np.isfinite(matrix).all():
             raise ValueError(
@@ -273,8 +324,8 @@ def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
     whiten_y = whitening(output_moment)
 
     left, correlations, right = np.linalg.svd(whiten_x.T @ cross @ whiten_y, full_matrices=False)
-    residual = centred - X @ (whiten_x @ (whiten_x.T @ cross))
-    floor = _noise_floor(X @ whiten_x, residual, whiten_y)
+    residual = centred - weighted @ (whiten_x @ (whiten_x.T @ cross))
+    floor = _noise_floor(weighted @ whiten_x, residual, whiten_y)
     k = max(1, int((correlations > floor).sum())) if wanted is None else wanted
     if k > len(correlations):
         raise ValueError(
@@ -284,14 +335,19 @@ def estimate_frame(X: Any, Y: Any, n_hidden: Any = "auto") -> Frame:
         )
     # A correlation of exactly zero leaves y' without scale; eps keeps it finite, and the noise
     # floor tells the user.
-    strength = 2 * np.maximum(correlations[:k], np.finfo(float).eps)
+    strength = 2 / (1 + negative_slope) * np.maximum(correlations[:k], np.finfo(float).eps)
     input_map = whiten_x @ left[:, :k]
+    x = X @ input_map
+    radius = _even_radius(x, weight)
+    if radius:
+        x *= np.sqrt(radius / (radius + (x**2).sum(axis=1, keepdims=True)))
     return Frame(
         input_map=input_map,
         output_map=whiten_y @ right[:k].T / strength,
-        even_map=_even_regression(X @ input_map, residual + Y.mean(axis=0)),
+        even_map=_even_regression(x, residual / root + mean, root),
         input_scale=np.where(np.diag(moment) > 0, np.sqrt(np.diag(moment)), 1.0),
         correlations=correlations,
         noise_floor=floor,
         n_pilot=n,
+        even_radius=radius,
     )

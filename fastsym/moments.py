@@ -7,49 +7,40 @@ of the result. `Moments` is what it holds at the end: expectations, ready for th
 
 import copy
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fastsym._files import read_arrays, write_arrays
-from fastsym._validation import check_fits, check_n_hidden, check_pair
+from fastsym._validation import (
+    check_fits,
+    check_n_hidden,
+    check_negative_slope,
+    check_pair,
+    check_weights,
+)
 from fastsym.frame import Frame, estimate_frame
+from fastsym.sources import weighted_rows
+from fastsym.staging import (
+    SUPERBLOCK_ROWS,
+    aligned_zeros,
+    check_n_jobs,
+    kernel_threads,
+    lanes_of,
+    padded,
+    padded_matrix,
+    stage,
+    staged_rows,
+)
 
 FILE_KIND = "moments"
-FILE_VERSION = 1
+FILE_VERSION = 2
 
-SUPERBLOCK_ROWS = 8192
-"""Rows staged before they are accumulated; also the pilot of a stream."""
-
-MAX_LANES = 64
-_LANE_BYTES = 8 << 20
-_PAGE = 4096
 _MAX_BLOCK_ROWS = 256  # the length of a sum in float32, and what a cache holds of packed features
-
-# Numba's workqueue layer aborts when two threads enter a parallel function at once.
-_kernel_lock = threading.Lock()
-
-
-@contextmanager
-def _kernel_threads(n_jobs: int | None) -> Iterator[int]:
-    """Hold the parallel kernels for this thread; yields the number of threads, n_jobs at most."""
-    import numba
-
-    with _kernel_lock:
-        before = numba.get_num_threads()
-        threads = before if n_jobs is None or n_jobs == -1 else min(n_jobs, before)
-        numba.set_num_threads(threads)
-        try:
-            yield threads
-        finally:
-            numba.set_num_threads(before)
 
 
 def load_kernels(compute_dtype: str = "float64") -> None:
@@ -64,37 +55,9 @@ def load_kernels(compute_dtype: str = "float64") -> None:
     MomentAccumulator(1, compute_dtype=compute_dtype).update(X, np.maximum(X, 0)).moments()
 
 
-def staged_rows(n_features: int, n_outputs: int) -> int:
-    """Rows of a superblock: SUPERBLOCK_ROWS, more if that is few for so many columns.
-
-    Parameters
-    ----------
-    n_features, n_outputs : int
-
-    Returns
-    -------
-    n_rows : int
-        A multiple of SUPERBLOCK_ROWS, at least 4 (n_features + n_outputs).
-    """
-    factor = -(-4 * (n_features + n_outputs) // SUPERBLOCK_ROWS)
-    return SUPERBLOCK_ROWS * max(1, factor)
-
-
-def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
-    """Zeros that begin at a page: NumPy's own begin anywhere, and vectors then straddle lines."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + _PAGE, np.uint8)
-    start = -memory.ctypes.data % _PAGE
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _padded(n: int) -> int:
-    """Round up to whole tiles of the kernels."""
-    return -(-n // 8) * 8
-
-
 LINEAR = frozenset({"second", "cross", "third"})
 QUARTIC = frozenset({"yyxx", "mixed"})
+LEAKY = frozenset({"yyxx", "mixed", "xxxx"})
 DIRECT = frozenset({"yyxx"})
 
 
@@ -102,44 +65,44 @@ def _sum_shapes(d: int, m: int, k: int, wanted: frozenset[str]) -> dict[str, tup
     """Shapes of the sums of one lane, as `_kernels.accumulate` takes them; others have no size."""
     from fastsym import _kernels
 
-    pairs, width = _padded(k * (k + 1) // 2), _padded(1 + d + m)
+    pairs, width = padded(k * (k + 1) // 2), padded(1 + d + m)
     shapes = {
         "second": (width * width,),
-        "cross": (_padded(1 + d) * pairs,),
+        "cross": (padded(1 + d) * pairs,),
         "third": (2, d),
         "yyxx": (pairs * pairs,),
         "mixed": (int(_kernels.mixed_tiles(k)[1][-1]),),
+        "xxxx": (pairs * pairs,),
     }
     return {n: shape if n in wanted else (*shape[:-1], 0) for n, shape in shapes.items()}
 
 
 def _lanes(d: int, m: int, k: int, wanted: frozenset[str] = LINEAR | QUARTIC) -> int:
     """Private copies of the sums: a power of two, bounded by memory and not by the machine."""
-    size = sum(8 * int(np.prod(shape)) for shape in _sum_shapes(d, m, k, wanted).values())
-    lanes = MAX_LANES
-    while lanes > 1 and lanes * size > _LANE_BYTES:
-        lanes //= 2
-    return lanes
+    return lanes_of(sum(int(np.prod(shape)) for shape in _sum_shapes(d, m, k, wanted).values()))
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Expectations over the samples, each a sum divided by n_samples.
+    """Expectations over the samples, each a sum divided by their total weight.
 
     With k = n_hidden, P = k (k + 1) / 2, Q = k (k + 1) (k + 2) / 6, x' = x input_map and
     y' = y output_map in the frame; pairs and triples are products of coordinates in lexicographic
-    order, without weights for repeated indices.
+    order, without weights for repeated indices. Products with pairs or triples of x' are times the
+    frame's even weight phi(x'), which is 1 unless the inputs have heavy tails.
 
     Parameters
     ----------
     n_samples : int
+        Number of samples with a positive weight.
     frame : Frame
     second : ndarray of shape (1 + d + m, 1 + d + m)
         E[v v^T], v = (1, x, y), not centred.
     pair_cross : ndarray of shape (1 + d, P)
         E[(1, x) (pairs of x')^T]. Its rows for x are zero in the population.
     third : ndarray of shape (2, d)
-        *Sums* of t^3 and of t^6, t = x_i / input_scale_i, for the symmetry test.
+        *Sums* of w t^3 and of (w t^3)^2, t = x_i / input_scale_i and w the sample's weight, for
+        the symmetry test.
     yyxx : ndarray of shape (P, P)
         E[(pairs of y') (pairs of x')^T].
     yxxx : ndarray of shape (k, Q)
@@ -149,6 +112,10 @@ class Moments:
         yxxx, which are then empty: see `accumulate_direct`.
     precision : float
         Machine epsilon of the arithmetic within a block.
+    negative_slope : float
+        Slope of the activation for negative arguments that the moments are meant for.
+    xxxx : ndarray of shape (P, P)
+        E[(pairs of x') (pairs of x')^T]; empty unless negative_slope is positive.
     """
 
     n_samples: int
@@ -160,6 +127,8 @@ class Moments:
     yxxx: NDArray[np.float64]
     direct: NDArray[np.float64] | None = None
     precision: float = float(np.finfo(np.float64).eps)
+    negative_slope: float = 0.0
+    xxxx: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def _columns(self) -> tuple[slice, slice]:
@@ -220,6 +189,9 @@ class MomentAccumulator:
     compute_dtype : {"float64", "float32"}, default="float64"
         Arithmetic within a block of at most 256 samples; sums over blocks are always float64. Rows
         are converted to it when they are staged.
+    negative_slope : float, default=0.0
+        Slope of the activation for negative arguments, from 0 to below 1. If it is not 0, fourth
+        moments of x' are accumulated too.
     n_jobs : int, default=None
         Threads at most; None or -1: all that Numba has.
 
@@ -255,6 +227,7 @@ class MomentAccumulator:
         *,
         frame: Frame | None = None,
         compute_dtype: str = "float64",
+        negative_slope: float = 0.0,
         n_jobs: int | None = None,
     ) -> None:
         wanted = check_n_hidden(n_hidden)
@@ -264,10 +237,10 @@ class MomentAccumulator:
             raise ValueError(
                 f'compute_dtype must be "float64" or "float32", got {compute_dtype!r}.'
             )
-        if n_jobs is not None and not (
-            isinstance(n_jobs, Integral) and (n_jobs >= 1 or n_jobs == -1)
-        ):
-            raise ValueError(f"n_jobs must be None, -1 or at least 1, got {n_jobs!r}.")
+        check_n_jobs(n_jobs)
+        self.negative_slope = check_negative_slope(negative_slope)
+        if self.negative_slope:
+            self._wanted = LINEAR | LEAKY
         self.n_hidden = n_hidden
         self.compute_dtype = compute_dtype
         self.n_jobs = n_jobs
@@ -277,6 +250,8 @@ class MomentAccumulator:
         self._rows = np.empty((0, 0), self._dtype)  # staged (1, X, Y, 0 ...)
         self._n_staged = 0
         self._n_summed = 0
+        self._weight_summed = 0.0
+        self._weighted = False
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._work: tuple[NDArray[Any], ...] = ()
         if frame is not None:
@@ -315,7 +290,7 @@ class MomentAccumulator:
             )
         return self._frame
 
-    def update(self, X: Any, Y: Any) -> "MomentAccumulator":
+    def update(self, X: Any, Y: Any, sample_weight: Any = None) -> "MomentAccumulator":
         """Take in samples.
 
         Parameters
@@ -324,6 +299,9 @@ class MomentAccumulator:
             Real numbers of any dtype and memory layout; any number of rows, also 1.
         Y : array_like of shape (n_samples, n_outputs)
             One-dimensional: a single output.
+        sample_weight : array_like of shape (n_samples,), default=None
+            At least 0; None: all 1. A sample of weight 0 is as absent, one of weight 2 counts
+            twice.
 
         Returns
         -------
@@ -337,10 +315,16 @@ class MomentAccumulator:
             represented, or if the pilot that it fills gives no frame. Nothing of the call is
             taken in, but in the last two cases, which leave the accumulator unusable.
         """
-        return self.take(*check_pair(X, Y, self.n_features, self.n_outputs))
+        X, Y = check_pair(X, Y, self.n_features, self.n_outputs)
+        if sample_weight is None:
+            return self.take(X, Y)
+        weights = check_weights(sample_weight, len(X))
+        return self.take(*weighted_rows(X, Y, weights)) if weights.any() else self
 
-    def take(self, X: NDArray[Any], Y: NDArray[Any]) -> "MomentAccumulator":
-        """`update` with arrays that `check_pair` has returned, for a reader that checks ahead."""
+    def take(
+        self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
+    ) -> "MomentAccumulator":
+        """`update` with arrays that were checked and weights that are positive, for a reader."""
         for name, rows in (("X", X), ("Y", Y)):
             if self._dtype == np.float32 and rows.dtype != np.float32 and len(rows):
                 largest = float(np.abs(rows).max())
@@ -352,18 +336,34 @@ class MomentAccumulator:
         if self._shape is None:
             check_fits(check_n_hidden(self.n_hidden), X.shape[1], Y.shape[1])
             self._set_shape(X.shape[1], Y.shape[1])
-        d = X.shape[1]
+        self._weighted |= weights is not None
         taken = 0
         while taken < len(X):
             count = min(len(self._rows) - self._n_staged, len(X) - taken)
-            staged = self._rows[self._n_staged : self._n_staged + count]
-            staged[:, 1 : 1 + d] = X[taken : taken + count]
-            staged[:, 1 + d : 1 + d + Y.shape[1]] = Y[taken : taken + count]
-            self._n_staged += count
+            part = slice(taken, taken + count)
+            stage(
+                self._rows[self._n_staged : self._n_staged + count],
+                X[part],
+                Y[part],
+                None if weights is None else weights[part],
+            )
             taken += count
-            if self._n_staged == len(self._rows):
-                self._sum_staged()
+            self._advance(count)
         return self
+
+    def _take_staged(self, rows: NDArray[Any]) -> None:
+        """Take in rows that another accumulator has staged."""
+        taken = 0
+        while taken < len(rows):
+            count = min(len(self._rows) - self._n_staged, len(rows) - taken)
+            self._rows[self._n_staged : self._n_staged + count] = rows[taken : taken + count]
+            taken += count
+            self._advance(count)
+
+    def _advance(self, count: int) -> None:
+        self._n_staged += count
+        if self._n_staged == len(self._rows):
+            self._sum_staged()
 
     def merge(self, other: "MomentAccumulator") -> "MomentAccumulator":
         """Take in what another accumulator has seen.
@@ -390,20 +390,21 @@ class MomentAccumulator:
         self._check_mergeable(other)
         if other._shape is None:
             return self
-        staged = [part.copy() for part in other._staged()]  # other may be self
+        staged = other._rows[: other._n_staged].copy()  # other may be self
         other_sums, other_summed = other._sums, other._n_summed
+        other_weight = other._weight_summed
+        self._weighted |= other._weighted
         if other._frame is not None and self._frame is None:
-            own = self._staged()
+            own = self._rows[: self._n_staged]
             self._n_staged = 0
             self._set_shape(*other._shape)
             self._set_frame(other._frame)
-            if len(own[0]):
-                self.update(*own)
+            self._take_staged(own)
         for name, total in other_sums.items():
             self._sums[name] += total
         self._n_summed += other_summed
-        if len(staged[0]):
-            self.update(*staged)
+        self._weight_summed += other_weight
+        self._take_staged(staged)
         return self
 
     def __add__(self, other: "MomentAccumulator") -> "MomentAccumulator":
@@ -434,13 +435,13 @@ class MomentAccumulator:
         """Add up the lanes, one by one in order, and drop the kernels' padding."""
         from fastsym import _kernels
 
-        frame, n = self.frame, self._n_summed
+        frame, n = self.frame, self._weight_summed
         d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
         pairs = k * (k + 1) // 2
         total = {name: np.add.reduce(lanes, axis=0) for name, lanes in self._sums.items()}
 
         def matrix(name: str, rows: int, columns: int) -> NDArray[np.float64]:
-            return total[name].reshape(_padded(rows), _padded(columns))[:rows, :columns]
+            return total[name].reshape(padded(rows), padded(columns))[:rows, :columns]
 
         def symmetric(name: str, rows: int) -> NDArray[np.float64]:
             upper = np.triu(matrix(name, rows, rows))
@@ -448,9 +449,10 @@ class MomentAccumulator:
 
         wanted = self._wanted
         one_pass, none = wanted >= QUARTIC, np.empty((0, 0))
+        leaky = "xxxx" in wanted
         yyxx = matrix("yyxx", pairs, pairs) / n if "yyxx" in wanted else none
         return Moments(
-            n_samples=n,
+            n_samples=self._n_summed,
             frame=frame,
             second=symmetric("second", 1 + d + m) / n if "second" in wanted else none,
             pair_cross=matrix("cross", 1 + d, pairs) / n if "cross" in wanted else none,
@@ -459,6 +461,8 @@ class MomentAccumulator:
             yxxx=total["mixed"][_kernels.mixed_positions(k)] / n if one_pass else none,
             direct=yyxx if wanted == DIRECT else None,
             precision=float(np.finfo(self._dtype).eps),
+            negative_slope=self.negative_slope,
+            xxxx=matrix("xxxx", pairs, pairs) / n if leaky else none,
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -485,12 +489,15 @@ class MomentAccumulator:
             "compute_dtype": np.array(self.compute_dtype),
             "shape": np.array(self._shape or (0, 0)),
             "n_summed": np.array(self._n_summed),
+            "weight_summed": np.array(self._weight_summed),
+            "weighted": np.array(self._weighted),
+            "negative_slope": np.array(self.negative_slope),
             "staged": self._rows[: self._n_staged, : 1 + sum(self._shape or (0, 0))],
         }
         if self._frame is not None:
             frame = self._frame.to_arrays()
             arrays |= {f"frame_{name}": value for name, value in frame.items()}
-            arrays |= {f"sum_{name}": value for name, value in self._sums.items()}
+            arrays |= {f"sum_{name}": value for name, value in self._sums.items() if value.size}
         return write_arrays(path, FILE_KIND, FILE_VERSION, arrays)
 
     @classmethod
@@ -521,6 +528,8 @@ class MomentAccumulator:
         loaded = cls(
             n_hidden if n_hidden == "auto" else int(n_hidden),
             compute_dtype=arrays["compute_dtype"].item(),
+            # Version 1 had neither weights nor a slope.
+            negative_slope=float(arrays.get("negative_slope", 0.0)),
             n_jobs=n_jobs,
         )
         d, m = arrays["shape"].tolist()
@@ -536,8 +545,11 @@ class MomentAccumulator:
                 )
             )
             for name, total in loaded._sums.items():
-                total[...] = arrays[f"sum_{name}"]
+                if total.size:
+                    total[...] = arrays[f"sum_{name}"]
         loaded._n_summed = arrays["n_summed"].item()
+        loaded._weight_summed = float(arrays.get("weight_summed", arrays["n_summed"]))
+        loaded._weighted = bool(arrays.get("weighted", False))
         return loaded
 
     def _check_mergeable(self, other: "MomentAccumulator") -> None:
@@ -553,6 +565,7 @@ class MomentAccumulator:
         ]
         for what, mine, theirs in (
             ("compute_dtype", self.compute_dtype, other.compute_dtype),
+            ("negative_slope", self.negative_slope, other.negative_slope),
             ("(n_features, n_outputs)", self._shape, other._shape),
             ("n_hidden", *asked),
         ):
@@ -561,8 +574,8 @@ class MomentAccumulator:
 
     def _set_shape(self, n_features: int, n_outputs: int) -> None:
         self._shape = (n_features, n_outputs)
-        width = _padded(1 + n_features + n_outputs)
-        self._rows = _aligned_zeros((staged_rows(n_features, n_outputs), width), self._dtype)
+        width = padded(1 + n_features + n_outputs)
+        self._rows = aligned_zeros((staged_rows(n_features, n_outputs), width), self._dtype)
         self._rows[:, 0] = 1
 
     def _set_frame(self, frame: Frame) -> None:
@@ -570,10 +583,10 @@ class MomentAccumulator:
         lanes = _lanes(d, m, k, self._wanted)
         self._frame = frame
         shapes = _sum_shapes(d, m, k, self._wanted)
-        self._sums = {name: _aligned_zeros((lanes, *shape)) for name, shape in shapes.items()}
+        self._sums = {name: aligned_zeros((lanes, *shape)) for name, shape in shapes.items()}
 
     def _staged(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return views of the staged rows, (X, Y)."""
+        """Return the staged rows, (X, Y), both times sqrt(weight)."""
         d, m = self._shape or (0, 0)
         rows = self._rows[: self._n_staged]
         return rows[:, 1 : 1 + d], rows[:, 1 + d : 1 + d + m]
@@ -581,9 +594,9 @@ class MomentAccumulator:
     def _copy(self) -> "MomentAccumulator":
         other = copy.copy(self)
         other._work = ()  # serial kernels may run on both at once
-        other._rows = _aligned_zeros(self._rows.shape, self._dtype)
+        other._rows = aligned_zeros(self._rows.shape, self._dtype)
         other._rows[...] = self._rows
-        other._sums = {name: _aligned_zeros(total.shape) for name, total in self._sums.items()}
+        other._sums = {name: aligned_zeros(total.shape) for name, total in self._sums.items()}
         for name, total in self._sums.items():
             other._sums[name][...] = total
         return other
@@ -592,7 +605,7 @@ class MomentAccumulator:
         """Add the staged rows to the sums; the first ones make the frame."""
         n = self._n_staged
         if self._frame is None:
-            self._set_frame(estimate_frame(*self._staged(), self.n_hidden))
+            self._set_frame(self._pilot_frame())
         self._run_kernels()
         if not all(np.isfinite(total).all() for total in self._sums.values()):
             largest = [float(np.abs(part).max()) for part in self._staged()]
@@ -601,8 +614,20 @@ class MomentAccumulator:
                 f"{self._n_summed + n - 1} are {largest[0]:.3g} in X and {largest[1]:.3g} in Y, "
                 f"too far from the pilot's for {self.compute_dtype}; rescale or remove these rows."
             )
+        first = self._rows[:n, 0].astype(np.float64)
+        self._weight_summed += float(first @ first) if self._weighted else n
         self._n_staged = 0
         self._n_summed += n
+
+    def _pilot_frame(self) -> Frame:
+        X, Y = self._staged()
+        weights = None
+        if self._weighted:
+            root = self._rows[: self._n_staged, :1].astype(np.float64)
+            X, Y, weights = X / root, Y / root, root[:, 0] ** 2
+        return estimate_frame(
+            X, Y, self.n_hidden, sample_weight=weights, negative_slope=self.negative_slope
+        )
 
     def _run_kernels(self) -> None:
         from fastsym import _kernels  # imports and loads compiled code: only when it is needed
@@ -612,11 +637,6 @@ class MomentAccumulator:
         lanes = len(self._sums["second"])
         block_rows = min(len(rows) // lanes, _MAX_BLOCK_ROWS)
 
-        def padded_map(matrix: NDArray[np.float64]) -> NDArray[Any]:
-            padded = np.zeros((len(matrix), _padded(k)), self._dtype)
-            padded[:, :k] = matrix
-            return padded
-
         def run(kernel: Callable[..., None], threads: int) -> None:
             kernel(
                 rows,
@@ -625,8 +645,10 @@ class MomentAccumulator:
                 d,
                 m,
                 k,
-                padded_map(frame.input_map),
-                padded_map(frame.output_map),
+                padded_matrix(frame.input_map, dtype=self._dtype),
+                padded_matrix(frame.output_map, dtype=self._dtype),
+                self._weighted,
+                frame.even_radius,
                 1 / frame.input_scale,
                 *_kernels.mixed_tiles(k),
                 lanes,
@@ -639,20 +661,19 @@ class MomentAccumulator:
         if self.n_jobs == 1:
             run(_kernels.accumulate_serial, 1)
         else:
-            with _kernel_threads(self.n_jobs) as threads:
+            with kernel_threads(self.n_jobs) as threads:
                 run(_kernels.accumulate, threads)
 
     def _work_space(self, threads: int, block_rows: int) -> tuple[NDArray[Any], ...]:
-        """Projected samples x', y' and packed features, kept from call to call."""
+        """Projected samples x', y', weighted x' and packed features, kept from call to call."""
         from fastsym import _kernels
 
-        shapes = (
-            (len(self._rows), _padded(self.frame.n_hidden) + 8),
-            (len(self._rows), _padded(self.frame.n_hidden) + 8),
-            (threads, 2, _kernels.panel_size(block_rows)),
-        )
-        if tuple(array.shape for array in self._work) != shapes:
-            self._work = tuple(_aligned_zeros(shape, self._dtype) for shape in shapes)
+        projected = (len(self._rows), padded(self.frame.n_hidden) + 8)
+        shapes = (projected, projected, (threads, 2, _kernels.panel_size(block_rows)))
+        if tuple(array.shape for array in self._work[:2] + self._work[3:]) != shapes:
+            x, y, panels = (aligned_zeros(shape, self._dtype) for shape in shapes)
+            even = aligned_zeros(projected, self._dtype) if self.frame.even_radius else x
+            self._work = (x, y, even, panels)
         return self._work
 
 
@@ -660,7 +681,11 @@ class PartialAccumulator(MomentAccumulator):
     """Accumulator of some of the sums only, for sources that are read twice."""
 
     def __init__(
-        self, wanted: frozenset[str], frame: Frame, compute_dtype: str, n_jobs: int | None
+        self,
+        wanted: frozenset[str],
+        frame: Frame,
+        compute_dtype: str,
+        n_jobs: int | None,
     ) -> None:
         self._wanted = wanted
         super().__init__(frame=frame, compute_dtype=compute_dtype, n_jobs=n_jobs)

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastsym._files import read_arrays, write_arrays
-from fastsym._validation import as_rows, check_finite
+from fastsym._validation import as_rows, check_finite, check_negative_slope
 
 FILE_KIND = "network"
-FILE_VERSION = 1
+FILE_VERSION = 2
 _PREDICT_ROWS = 65536
 
 
 @dataclass(frozen=True, eq=False)
 class TwoLayerNetwork:
-    """A two-layer ReLU network without biases, y = A relu(W x).
+    """A two-layer ReLU network, y = A relu(W x), or y = c + A h(W x + b) in full.
 
     Parameters
     ----------
@@ -26,11 +26,19 @@ class TwoLayerNetwork:
         W. Stored as a read-only float64 copy.
     output_weights : array_like of shape (n_outputs, n_hidden)
         A. Stored as a read-only float64 copy.
+    hidden_intercept : array_like of shape (n_hidden,), default=None
+        b; None: zeros.
+    output_intercept : array_like of shape (n_outputs,), default=None
+        c; None: zeros.
+    negative_slope : float, default=0.0
+        Slope a of the activation for negative arguments, h(t) = max(t, 0) + a min(t, 0), with
+        0 <= a < 1.
 
     Raises
     ------
     ValueError
-        If either is not a finite real matrix, or if the numbers of hidden units differ.
+        If an array is not finite and real, if the shapes do not match, or if the slope is not
+        from 0 to below 1.
 
     Notes
     -----
@@ -54,8 +62,19 @@ class TwoLayerNetwork:
 
     hidden_weights: NDArray[np.float64]
     output_weights: NDArray[np.float64]
+    hidden_intercept: NDArray[np.float64]
+    output_intercept: NDArray[np.float64]
+    negative_slope: float
 
-    def __init__(self, hidden_weights: ArrayLike, output_weights: ArrayLike) -> None:
+    def __init__(
+        self,
+        hidden_weights: ArrayLike,
+        output_weights: ArrayLike,
+        *,
+        hidden_intercept: ArrayLike | None = None,
+        output_intercept: ArrayLike | None = None,
+        negative_slope: float = 0.0,
+    ) -> None:
         matrices = []
         for name, given in (
             ("hidden_weights", hidden_weights),
@@ -71,6 +90,18 @@ class TwoLayerNetwork:
                 "hidden_weights must have one row for each column of output_weights, got shapes "
                 f"{matrices[0].shape} and {matrices[1].shape}."
             )
+        for name, intercept, size in (
+            ("hidden_intercept", hidden_intercept, matrices[0].shape[0]),
+            ("output_intercept", output_intercept, matrices[1].shape[0]),
+        ):
+            vector = np.zeros(size) if intercept is None else np.array(intercept, np.float64)
+            if vector.shape != (size,) or not np.isfinite(vector).all():
+                raise ValueError(
+                    f"{name} must hold {size} finite numbers, got shape {vector.shape}: {vector}."
+                )
+            vector.setflags(write=False)
+            object.__setattr__(self, name, vector)
+        object.__setattr__(self, "negative_slope", check_negative_slope(negative_slope))
 
     @property
     def n_features(self) -> int:
@@ -112,9 +143,11 @@ class TwoLayerNetwork:
         Y = np.empty((len(rows), self.n_outputs))
         for first in range(0, len(rows), _PREDICT_ROWS):  # bounds the hidden layer's memory
             block = np.asarray(rows[first : first + _PREDICT_ROWS], np.float64)
-            hidden = np.maximum(block @ self.hidden_weights.T, 0)
+            t = block @ self.hidden_weights.T + self.hidden_intercept
+            # As 0 <= a < 1, max(t, a t) is t for t > 0 and a t elsewhere.
+            hidden = np.maximum(t, self.negative_slope * t)
             np.matmul(hidden, self.output_weights.T, out=Y[first : first + _PREDICT_ROWS])
-        return Y
+        return Y + self.output_intercept
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the network to an .npz file of plain arrays with a format version and a checksum.
@@ -136,6 +169,9 @@ class TwoLayerNetwork:
         arrays: dict[str, Any] = {
             "hidden_weights": self.hidden_weights,
             "output_weights": self.output_weights,
+            "hidden_intercept": self.hidden_intercept,
+            "output_intercept": self.output_intercept,
+            "negative_slope": np.array(self.negative_slope),
         }
         return write_arrays(path, FILE_KIND, FILE_VERSION, arrays)
 
@@ -159,4 +195,11 @@ class TwoLayerNetwork:
             If the file is damaged, of another kind or of a newer version.
         """
         _, arrays = read_arrays(path, {FILE_KIND: FILE_VERSION})
-        return cls(arrays["hidden_weights"], arrays["output_weights"])
+        return cls(
+            arrays["hidden_weights"],
+            arrays["output_weights"],
+            # Version 1 had neither intercepts nor a slope.
+            hidden_intercept=arrays.get("hidden_intercept"),
+            output_intercept=arrays.get("output_intercept"),
+            negative_slope=arrays["negative_slope"].item() if "negative_slope" in arrays else 0.0,
+        )

@@ -8,12 +8,16 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from fastsym._validation import as_rows
+from fastsym._validation import as_rows, check_weights
 
 BLOCK_BYTES = 8 << 20
 """Size of a block that is read at once, X and Y together."""
 
 _SPREAD_RUN = 16  # neighbouring rows read together when a sample is spread over a file
+
+
+Block = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]
+"""Rows (X, Y, weights); weights is None where all are 1."""
 
 
 class Rows(Protocol):
@@ -106,6 +110,8 @@ class PairedRows:
     ----------
     X : array of shape (n_samples, n_features) or NpyRows
     Y : array of shape (n_samples, n_outputs) or NpyRows
+    weights : ndarray of shape (n_samples,), default=None
+        Of the samples, positive; None: all 1.
 
     Raises
     ------
@@ -113,40 +119,46 @@ class PairedRows:
         If the numbers of rows differ.
     """
 
-    def __init__(self, X: Rows, Y: Rows) -> None:
+    def __init__(self, X: Rows, Y: Rows, weights: NDArray[np.float64] | None = None) -> None:
         if X.shape[0] != Y.shape[0]:
             raise ValueError(
                 "X and Y must have the same number of rows, got inconsistent numbers of samples: "
                 f"{X.shape[0]} and {Y.shape[0]}."
             )
-        self.X, self.Y = X, Y
+        self.X, self.Y, self.weights = X, Y, weights
 
     @property
     def n_samples(self) -> int:
         """Number of rows."""
         return self.X.shape[0]
 
-    def blocks(self, n_rows: int | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield all samples in order, `n_rows` at a time (None: about 8 MiB)."""
+    def blocks(self, n_rows: int | None = None) -> Iterator[Block]:
+        """Yield all samples in order as (X, Y, weights), `n_rows` at a time (None: about 8 MiB)."""
         if n_rows is None:
             row_bytes = sum(rows.shape[1] * rows.dtype.itemsize for rows in (self.X, self.Y))
             n_rows = max(1, BLOCK_BYTES // row_bytes)
         for first in range(0, self.n_samples, n_rows):
             last = min(first + n_rows, self.n_samples)
-            yield self.X[first:last], self.Y[first:last]
+            yield self._rows(first, last)
 
-    def spread(self, n_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _rows(self, first: int, last: int) -> Block:
+        weights = None if self.weights is None else self.weights[first:last]
+        return self.X[first:last], self.Y[first:last], weights
+
+    def spread(self, n_rows: int) -> Block:
         """Return about `n_rows` samples in short runs evenly spaced over all rows.
 
         All samples are returned when there are no more than `n_rows`.
         """
         if n_rows >= self.n_samples:
-            return self.X[0 : self.n_samples], self.Y[0 : self.n_samples]
+            return self._rows(0, self.n_samples)
         n_runs = max(1, n_rows // _SPREAD_RUN)
         starts = np.linspace(0, self.n_samples - _SPREAD_RUN, n_runs).astype(int).tolist()
+        X, Y, weights = zip(*(self._rows(at, at + _SPREAD_RUN) for at in starts), strict=True)
         return (
-            np.concatenate([self.X[start : start + _SPREAD_RUN] for start in starts]),
-            np.concatenate([self.Y[start : start + _SPREAD_RUN] for start in starts]),
+            np.concatenate(X),
+            np.concatenate(Y),
+            None if self.weights is None else np.concatenate(weights),
         )
 
 
@@ -172,13 +184,15 @@ def open_npy_pair(x_path: str | os.PathLike[str], y_path: str | os.PathLike[str]
     return PairedRows(NpyRows(x_path), NpyRows(y_path))
 
 
-def from_arrays(X: Any, Y: Any) -> PairedRows:
-    """Make a source of two arrays, without copying them.
+def from_arrays(X: Any, Y: Any, sample_weight: Any = None) -> PairedRows:
+    """Make a source of arrays, without copying them unless a weight is 0.
 
     Parameters
     ----------
     X : array_like of shape (n_samples, n_features)
     Y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : array_like of shape (n_samples,), default=None
+        At least 0; a sample of weight 0 is as absent.
 
     Returns
     -------
@@ -187,6 +201,44 @@ def from_arrays(X: Any, Y: Any) -> PairedRows:
     Raises
     ------
     ValueError
-        If either is not a real numeric array, or the numbers of rows differ.
+        If either is not a real numeric array, the numbers of rows differ, or the weights are not
+        one finite number of at least 0 a sample, or all 0.
     """
-    return PairedRows(as_rows("X", X), as_rows("Y", Y))
+    X, Y = as_rows("X", X), as_rows("Y", Y)
+    if sample_weight is None:
+        return PairedRows(X, Y)
+    return PairedRows(*weighted_rows(X, Y, check_weights(sample_weight, len(X))))
+
+
+def weighted_rows(
+    X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Leave out the samples of weight 0.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    weights : ndarray of shape (n_samples,)
+        At least 0.
+
+    Returns
+    -------
+    X, Y, weights : ndarray
+        The samples of positive weight.
+
+    Raises
+    ------
+    ValueError
+        If all weights are 0.
+    """
+    used = weights > 0
+    if used.all():
+        return X, Y, weights
+    if not used.any():
+        raise ValueError(
+            "sample_weight is zero for every sample; at least one weight must not be zero."
+        )
+    if len(X) != len(Y):
+        return X, Y, weights  # the caller says what is wrong
+    return X[used], Y[used], weights[used]

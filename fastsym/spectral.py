@@ -19,10 +19,11 @@ from scipy import linalg
 
 from fastsym.diagnostics import SymmetryTest, symmetry_test
 from fastsym.diagonalization import JointDiagonalization, cp_als, random_pair, uwedge
-from fastsym.exceptions import AsymmetricInputWarning, SpectralGapWarning
+from fastsym.exceptions import AsymmetricInputWarning, RankError, SpectralGapWarning
 from fastsym.frame import pair_indices, whiten_inputs, whitening
 from fastsym.moments import Moments
 from fastsym.network import TwoLayerNetwork
+from fastsym.staging import one_blas_thread
 
 Matrix = NDArray[np.float64]
 
@@ -49,6 +50,9 @@ class Diagnostics:
     method : str
         The joint diagonalization used.
     n_samples : int
+    n_pilot : int
+        Samples of the pilot, from which the correlations are.
+    n_hidden : int
     singular_values : ndarray of shape (n_pairs,)
         Of the distinguishing matrix, descending. The last n_hidden belong to the pure neurons and
         are zero in the population.
@@ -70,6 +74,8 @@ class Diagnostics:
 
     method: str
     n_samples: int
+    n_pilot: int
+    n_hidden: int
     singular_values: Matrix
     gap: float
     residual: float
@@ -79,6 +85,40 @@ class Diagnostics:
     correlations: Matrix
     noise_floor: float
     symmetry: SymmetryTest
+
+    @property
+    def shown(self) -> bool:
+        """Whether the pilot shows n_hidden canonical correlations above the noise floor."""
+        return bool(self.correlations[self.n_hidden - 1] >= self.noise_floor)
+
+    @property
+    def clear(self) -> bool:
+        """Whether gap, residual and correlations tell the units apart."""
+        return self.shown and self.gap >= GAP_WARNING and self.residual <= RESIDUAL_WARNING
+
+    @property
+    def doubt(self) -> str:
+        """What speaks against the weights, with its figure; empty if nothing does."""
+        k = self.n_hidden
+        if not self.shown:
+            return (
+                f"no gap in the cross-covariance: canonical correlation {k} of x and y is "
+                f"{self.correlations[k - 1]:.2g}, below the noise floor of {self.noise_floor:.2g} "
+                f"at {self.n_pilot} pilot samples, so the samples do not show n_hidden={k} units"
+            )
+        if self.gap < GAP_WARNING:
+            return (
+                "no spectral gap: the smallest singular value outside the null space is only "
+                f"{self.gap:.2f} times the largest one inside, so the {k} neurons are not well "
+                "separated; more samples, or better conditioned weights, are needed"
+            )
+        if self.residual > RESIDUAL_WARNING:
+            return (
+                f"the joint diagonalization leaves a residual of {self.residual:.2f} (at most "
+                f"{RESIDUAL_WARNING} is usual), so the {k} neurons are blurred: the samples are "
+                "too few or too noisy for these weights, or the network is nearly not identifiable"
+            )
+        return ""
 
 
 class SpectralSolution(NamedTuple):
@@ -104,7 +144,7 @@ class WhitenedProblem(NamedTuple):
 
 
 def linear_part(moments: Moments, *, reduce_variance: bool = True) -> Matrix:
-    """B = 2 C^-1 E[x y^T], which is (A W)^T for symmetric x.
+    """B = 2 / (1 + a) C^-1 E[x y^T], which is (A W)^T for symmetric x; a is the negative slope.
 
     Parameters
     ----------
@@ -128,7 +168,7 @@ def linear_part(moments: Moments, *, reduce_variance: bool = True) -> Matrix:
     """
     cross = moments.reduced_cross_moment if reduce_variance else moments.cross_moment
     whiten = whiten_inputs(moments.input_moment, 100 * moments.precision)
-    return 2 * whiten @ (whiten.T @ cross)
+    return 2 / (1 + moments.negative_slope) * whiten @ (whiten.T @ cross)
 
 
 def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem:
@@ -146,9 +186,9 @@ def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem
 
     Raises
     ------
-    ValueError
+    RankError
         If the linear part of y in the frame is singular, so that n_hidden directions cannot be
-        told apart.
+        told apart. It is a ValueError.
     """
     frame = moments.frame
     B = linear_part(moments, reduce_variance=reduce_variance)
@@ -160,7 +200,7 @@ def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem
     cross = moments.reduced_cross_moment if reduce_variance else moments.cross_moment
     cross_frame = frame.input_map.T @ cross @ frame.output_map
     if whiten_x.shape[1] == k:
-        B_frame = 2 * whiten_x @ (whiten_x.T @ cross_frame)
+        B_frame = 2 / (1 + moments.negative_slope) * whiten_x @ (whiten_x.T @ cross_frame)
         # y'' = G y' with G B_frame^T x' = x'' = whiten_x^T x'
         if np.linalg.cond(B_frame) < 1 / np.finfo(float).eps:
             output_whitening = linalg.solve(B_frame, whiten_x)
@@ -172,7 +212,7 @@ def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem
                 output_map=frame.output_map @ output_whitening,
                 frame_linear_part=B_frame,
             )
-    raise ValueError(
+    raise RankError(
         f"the samples do not determine n_hidden={k} directions: the cross-covariance of x and y "
         "has lower rank (canonical correlations "
         f"{np.array2string(frame.correlations, precision=2)}); use a smaller n_hidden or "
@@ -219,9 +259,10 @@ def _congruence(packed: Matrix, transform: Matrix) -> Matrix:
 def distinguishing_matrix(moments: Moments, problem: WhitenedProblem) -> Matrix:
     """Distinguishing matrix T in whitened coordinates, with the noise direction projected out.
 
-    T maps a packed symmetric U to E[<U, sym(y'' (x'' - y'')^T)> (pairs of x'')], the direction of
-    E[pairs of x''] = I removed from the latter. It vanishes at U = z z^T when z^T y'' is one
-    neuron, because relu(t) (t - relu(t)) = 0; noise adds a multiple of the removed direction only.
+    T maps a packed symmetric U to E[<U, sym((y'' - a x'') (x'' - y'')^T)> (pairs of x'')], a the
+    negative slope, the direction of E[pairs of x''] removed from the latter. It vanishes at
+    U = z z^T when z^T y'' is one neuron, because (h(t) - a t) (t - h(t)) = 0; noise adds a multiple
+    of the removed direction only. Pairs are times the frame's even weight, of which the same holds.
 
     Parameters
     ----------
@@ -248,13 +289,18 @@ def distinguishing_matrix(moments: Moments, problem: WhitenedProblem) -> Matrix:
             # E[y'_i g'_j x'_a x'_b] for all j and pairs (a, b)
             mixed = problem.frame_linear_part.T @ moments.yxxx[i][triples]
             mixed[np.arange(k) != i] /= 2  # symmetrised: half to (i, j), half to (j, i)
-            T[pairs[i]] += mixed
+            T[pairs[i]] += (1 + moments.negative_slope) * mixed
+        if moments.negative_slope:
+            T -= moments.negative_slope * _congruence(moments.xxxx, problem.frame_linear_part)
         T = _congruence(T, problem.output_whitening)
         T = _congruence(T.T, problem.input_whitening).T
     a, b = pair_indices(k)
     weight = np.where(a == b, 1, np.sqrt(2))
     T = T * np.outer(weight, weight)
     noise = (a == b) / np.sqrt(k)
+    if moments.frame.even_radius:
+        direction = _congruence(moments.pair_cross[:1].T, problem.input_whitening)[:, 0] * weight
+        noise = direction / np.linalg.norm(direction)
     return T - np.outer(T @ noise, noise)
 
 
@@ -305,7 +351,7 @@ def read_out(moments: Moments, problem: WhitenedProblem, detectors: Matrix) -> T
     Section 3 of the paper, with Algorithm 1 for each neuron.
     """
     Z = problem.output_map @ detectors
-    # z^T y is a relu times a scale, so its mean has the sign of the scale.
+    # z^T y is one neuron times a scale, so its mean has the sign of the scale.
     Z = Z * np.where(moments.output_mean @ Z < 0, -1, 1)
     W = (problem.linear_part @ Z).T
     length = np.linalg.norm(W, axis=1, keepdims=True)
@@ -313,11 +359,12 @@ def read_out(moments: Moments, problem: WhitenedProblem, detectors: Matrix) -> T
     C = moments.input_moment
     # B^T x = A W x for all x, weighted as the samples weight x.
     A = linalg.lstsq(W @ C @ W.T, W @ C @ problem.linear_part)[0].T
-    return TwoLayerNetwork(W, A)
+    return TwoLayerNetwork(W, A, negative_slope=moments.negative_slope)
 
 
+@one_blas_thread()
 def solve(
-    moments: Moments, *, method: str = "uwedge", random_state: Any = None
+    moments: Moments, *, method: str = "uwedge", random_state: Any = None, warn: bool = True
 ) -> SpectralSolution:
     """Recover a network from moments.
 
@@ -332,6 +379,8 @@ def solve(
     random_state : None, int, RandomState or Generator
         For the start of U-WEDGE, which affects rounding at most in well-posed problems, the
         random pair, and the restarts of CP-ALS. None: drawn anew each time, but 0 for U-WEDGE.
+    warn : bool, default=True
+        False: no SpectralGapWarning; what it would say is in `diagnostics.doubt`.
 
     Returns
     -------
@@ -341,7 +390,9 @@ def solve(
     Raises
     ------
     ValueError
-        If the method is unknown or the moments do not determine n_hidden directions.
+        If the method is unknown.
+    RankError
+        If the moments do not determine n_hidden directions.
 
     Warns
     -----
@@ -372,7 +423,7 @@ def solve(
         warnings.warn(
             f"the inputs are not symmetric: {symmetry}; weights recovered from them are biased",
             AsymmetricInputWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
     problem = whiten(moments, reduce_variance=method == "uwedge")
@@ -387,11 +438,12 @@ def solve(
         gap = smallest_other / largest_null if largest_null > 0 else np.inf
         diagonalize = {"uwedge": uwedge, "pair": random_pair, "als": cp_als}[method]
         diagonalization = diagonalize(matrices, random_state)
-    _warn_without_gap(moments, float(gap), diagonalization.residual)
     network = read_out(moments, problem, diagonalization.detectors)
     diagnostics = Diagnostics(
         method=method,
         n_samples=moments.n_samples,
+        n_pilot=moments.frame.n_pilot,
+        n_hidden=k,
         singular_values=singular_values,
         gap=float(gap),
         residual=diagonalization.residual,
@@ -402,30 +454,6 @@ def solve(
         noise_floor=moments.frame.noise_floor,
         symmetry=symmetry,
     )
+    if warn and diagnostics.doubt:
+        warnings.warn(diagnostics.doubt, SpectralGapWarning, stacklevel=3)
     return SpectralSolution(network, diagnostics)
-
-
-def _warn_without_gap(moments: Moments, gap: float, residual: float) -> None:
-    frame, k = moments.frame, moments.frame.n_hidden
-    weakest = frame.correlations[k - 1]
-    if weakest < frame.noise_floor:
-        message = (
-            f"no gap in the cross-covariance: canonical correlation {k} of x and y is "
-            f"{weakest:.2g}, below the noise floor of {frame.noise_floor:.2g} at {frame.n_pilot} "
-            f"pilot samples, so the samples do not show n_hidden={k} units"
-        )
-    elif gap < GAP_WARNING:
-        message = (
-            "no spectral gap: the smallest singular value outside the null space is only "
-            f"{gap:.2f} times the largest one inside, so the {k} neurons are not well separated; "
-            "more samples, or better conditioned weights, are needed"
-        )
-    elif residual > RESIDUAL_WARNING:
-        message = (
-            f"the joint diagonalization leaves a residual of {residual:.2f} (at most "
-            f"{RESIDUAL_WARNING} is usual), so the {k} neurons are blurred: the samples are too "
-            "few or too noisy for these weights, or the network is nearly not identifiable"
-        )
-    else:
-        return
-    warnings.warn(message, SpectralGapWarning, stacklevel=3)

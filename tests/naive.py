@@ -14,21 +14,30 @@ def pairs(x):
     return np.stack([x[:, a] * x[:, b] for a, b in tuples(x.shape[1], 2)], axis=1)
 
 
-def moments(X, Y, frame):
+def moments(X, Y, frame, weights=None):
     """Expectations as fastsym.moments.Moments defines them, from full tensors."""
-    n = len(X)
+    w = np.ones(len(X)) if weights is None else weights
+    n = w.sum()
     x, y = X @ frame.input_map, Y @ frame.output_map
-    one_x = np.concatenate([np.ones((n, 1)), X], axis=1)
+    one_x = np.concatenate([np.ones((len(X), 1)), X], axis=1)
     v = np.concatenate([one_x, Y], axis=1)
-    quartic = np.einsum("ni,nj,na,nb->ijab", y, y, x, x) / n
-    mixed = np.einsum("ni,na,nb,nc->iabc", y, x, x, x) / n
+    radius = frame.even_radius
+    even = w * radius / (radius + (x**2).sum(axis=1)) if radius else w
+    quartic = np.einsum("n,ni,nj,na,nb->ijab", even, y, y, x, x, optimize=True) / n
+    inputs = np.einsum("n,ni,nj,na,nb->ijab", even, x, x, x, x, optimize=True) / n
+    mixed = np.einsum("n,ni,na,nb,nc->iabc", even, y, x, x, x, optimize=True) / n
     k = x.shape[1]
-    t = X / frame.input_scale
+    cube = w[:, None] * (X / frame.input_scale) ** 3
+
+    def packed(tensor):
+        return np.array([[tensor[i, j, a, b] for a, b in tuples(k, 2)] for i, j in tuples(k, 2)])
+
     return {
-        "second": np.einsum("ni,nj->ij", v, v) / n,
-        "pair_cross": np.einsum("ni,nj->ij", one_x, pairs(x)) / n,
-        "third": np.stack([(t**3).sum(axis=0), (t**6).sum(axis=0)]),
-        "yyxx": np.array([[quartic[i, j, a, b] for a, b in tuples(k, 2)] for i, j in tuples(k, 2)]),
+        "second": np.einsum("n,ni,nj->ij", w, v, v) / n,
+        "pair_cross": np.einsum("n,ni,nj->ij", even, one_x, pairs(x)) / n,
+        "third": np.stack([cube.sum(axis=0), (cube**2).sum(axis=0)]),
+        "yyxx": packed(quartic),
+        "xxxx": packed(inputs),
         "yxxx": np.array([[mixed[i, a, b, c] for a, b, c in tuples(k, 3)] for i in range(k)]),
     }
 

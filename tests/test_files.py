@@ -56,8 +56,8 @@ def test_swapped_values_are_noticed(network_file):
 
 
 def test_newer_version_other_kind_and_foreign_files(network_file, tmp_path):
-    newer = write_arrays(tmp_path / "newer.npz", "network", 2, {})
-    with pytest.raises(ValueError, match=r"format version 2, .* up to version 1; update fastsym"):
+    newer = write_arrays(tmp_path / "newer.npz", "network", 3, {})
+    with pytest.raises(ValueError, match=r"format version 3, .* up to version 2; update fastsym"):
         TwoLayerNetwork.load(newer)
     with pytest.raises(ValueError, match="holds fastsym 'network' data, expected moments"):
         MomentAccumulator.load(network_file)
@@ -136,7 +136,7 @@ def test_source_reads_blocks_and_spread_rows(tmp_path):
     source = open_npy_pair(tmp_path / "x.npy", tmp_path / "y.npy")
     for rows in (None, 1, 999):
         np.testing.assert_array_equal(np.concatenate([b[0] for b in source.blocks(rows)]), X)
-    x, y = source.spread(640)
+    x, y, _ = source.spread(640)
     assert len(x) == len(y) == 640
     position = np.searchsorted(np.sort(X[:, 0]), x[:, 0])
     row = np.argsort(X[:, 0])[position]

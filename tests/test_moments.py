@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,8 +39,17 @@ def assert_close(a, b, rtol):
 def test_kernels_agree_with_full_tensors(shape, dtype, rtol, n):
     d, k, m = shape
     X, Y, _ = make_two_layer(n, d, k, m, noise=0.2, random_state=n + d)
-    result = MomentAccumulator(k, compute_dtype=dtype).update(X, Y).moments()
-    expected = naive.moments(X, Y, result.frame)
+    # A slope for xxxx; weights and heavy tails for the factors of a sample.
+    result = MomentAccumulator(k, compute_dtype=dtype, negative_slope=0.25).update(X, Y).moments()
+    check_moments(result, naive.moments(X, Y, result.frame), rtol)
+    weights = np.random.default_rng(n).choice([0.25, 1, 1.5, 3], n)
+    heavy = MomentAccumulator(
+        frame=replace(result.frame, even_radius=1.5), compute_dtype=dtype, negative_slope=0.25
+    ).update(X, Y, weights)
+    check_moments(heavy.moments(), naive.moments(X, Y, heavy.frame, weights), rtol)
+
+
+def check_moments(result, expected, rtol):
     for name, value in expected.items():
         got = getattr(result, name)
         assert got.shape == value.shape

@@ -1,0 +1,474 @@
+"""Levenberg-Marquardt for y = A h(W u) with the output weights projected out.
+
+Weights live in coordinates in which the inputs are white, with rows of W of unit length (the scale
+of a unit belongs to A), so that neither the units of the features nor the scale gauge of the
+network adds to the condition number. With E = sum h h^T, M_ij = sum s_i s_j u u^T and
+V_i = sum h (s_i u)^T = (w_j^T M_ij)_j the Gauss-Newton normal matrix of W, A eliminated, is
+
+    S_(i, i') = (A^T A)_ii' (M_ii' - V_i^T E^-1 V_i')
+
+whatever the number of outputs. References: Marquardt (1963), doi:10.1137/0111030; Golub and Pereyra
+(1973), doi:10.1137/0710036, for the projection; Kaufman (1975), doi:10.1007/BF01932995.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.sparse.linalg import LinearOperator, cg
+
+from fastsym.frame import pair_indices
+from fastsym.residuals import Residuals, Sample
+
+Matrix = NDArray[np.float64]
+
+DENSE_PARAMETERS = 4096
+"""Hidden weights up to which the normal matrix is formed; conjugate gradients above."""
+
+_EPS = float(np.finfo(float).eps)
+_KINKS = 30  # of the tolerance: a step that does not descend from there met kinks of the loss
+_EXACT = 1e-29  # loss / sum |y|^2 that only rounding is left of
+_ROUNDING = 1e-20  # below this a step that does not descend is due to rounding
+_MAX_DAMPING = 1e10
+_RIDGE = 1e-13
+_CG_ITERATIONS = 300
+
+
+class Point(NamedTuple):
+    """Weights in white coordinates.
+
+    hidden is (n_units, n_coordinates), unit rows; outputs is (n_outputs, n_units). With an output
+    intercept the last unit is the constant 1 and stays as it is.
+    """
+
+    hidden: Matrix
+    outputs: Matrix
+
+
+class Coordinates(NamedTuple):
+    """Map between white coordinates and weights of u = (1, x).
+
+    A row of weights of u is hidden @ to_inputs.T. n_free units may turn; a further one is the
+    constant.
+    """
+
+    to_inputs: Matrix  # (1 + d, q), to_inputs^T E[u u^T] to_inputs = I where the data determine it
+    from_inputs: Matrix  # (q, 1 + d), its left inverse
+    n_free: int
+
+    def weights(self, point: Point) -> Matrix:
+        """Rows (bias, w) of all units, shape (n_units, 1 + d)."""
+        return point.hidden @ self.to_inputs.T
+
+    def point(self, weights: Matrix, outputs: Matrix) -> Point:
+        """Point of rows (bias, w): rescaled to unit length, the outputs accordingly."""
+        hidden = weights @ self.from_inputs.T
+        return _unit_rows(hidden, outputs, self.n_free)
+
+
+def _unit_rows(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:
+    length = np.linalg.norm(hidden, axis=1)
+    length[n_free:] = 1
+    safe = np.where(length > 0, length, 1)
+    return Point(hidden / safe[:, None], outputs * safe)
+
+
+class Step(NamedTuple):
+    """A step, and by how much the linearised sum of squares falls."""
+
+    hidden: Matrix  # (n_free, q)
+    outputs: Matrix  # (m, n_units)
+    predicted: float
+
+
+def moved(point: Point, step: Step, n_free: int) -> Point:
+    """Take a step, and bring rows back to unit length.
+
+    Parameters
+    ----------
+    point : Point
+    step : Step
+    n_free : int
+        Units that may turn.
+
+    Returns
+    -------
+    point : Point
+    """
+    hidden = np.concatenate([point.hidden[:n_free] + step.hidden, point.hidden[n_free:]])
+    return _unit_rows(hidden, point.outputs + step.outputs, n_free)
+
+
+class Normal(Protocol):
+    """The normal matrix at one point."""
+
+    @property
+    def point(self) -> Point:
+        """Where it was taken."""
+        ...
+
+    def solve(self, hidden_gradient: Matrix, output_gradient: Matrix, damping: float) -> Step:
+        """Solve for a step; the gradients are sums of s (A^T r) u^T and of r h^T."""
+        ...
+
+
+def _factor(gram: Matrix) -> Matrix:
+    """Upper R with R^T R = gram, diagonal scaled, a ridge in place of what rounding has left."""
+    scale = np.sqrt(np.diag(gram))
+    scale = np.where(scale > 0, scale, 1)
+    scaled = gram / scale / scale[:, None]
+    ridge = _RIDGE * len(gram)
+    while True:
+        try:
+            return linalg.cholesky(scaled + ridge * np.eye(len(gram))) * scale
+        except linalg.LinAlgError:
+            ridge *= 100
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledNormal:
+    """The normal matrix of a sample, times `scale`, in place of that of all samples."""
+
+    normal: Normal
+    scale: float
+
+    @property
+    def point(self) -> Point:
+        """Where it was taken."""
+        return self.normal.point
+
+    def solve(self, hidden_gradient: Matrix, output_gradient: Matrix, damping: float) -> Step:
+        """Solve for a step."""
+        step = self.normal.solve(hidden_gradient, output_gradient, damping)
+        scale = self.scale
+        return Step(step.hidden / scale, step.outputs / scale, step.predicted / scale)
+
+
+class DenseNormal:
+    """Schur complement of the hidden weights, formed from the mask moments.
+
+    Parameters
+    ----------
+    moments : ndarray of shape (n_units (n_units + 1) / 2, n_inputs (n_inputs + 1) / 2)
+        As `Sample.mask_moments` returns them, with n_inputs = 1 + n_features.
+    point : Point
+        Where they were taken.
+    coordinates : Coordinates
+    """
+
+    def __init__(self, moments: Matrix, point: Point, coordinates: Coordinates) -> None:
+        T, k, K = coordinates.to_inputs, coordinates.n_free, len(point.hidden)
+        (n_inputs, q), outputs = T.shape, point.outputs
+        a, b = pair_indices(n_inputs)
+        full = np.empty((len(moments), n_inputs, n_inputs))
+        full[:, a, b] = full[:, b, a] = moments
+        white = np.matmul(T.T, np.matmul(full, T))
+        first, second = pair_indices(K)
+        M = np.empty((K, K, q, q))
+        M[first, second] = M[second, first] = white
+        # V[i, j] = M_ij w_j = sum s_i u h_j
+        V = np.einsum("ijab,jb->ija", M, point.hidden)
+        gram = np.einsum("ija,ia->ij", V, point.hidden)
+        self.unit_gram = (gram + gram.T) / 2
+        self.outputs, self.k, self.q = outputs, k, q
+        self.gram_factor = _factor(self.unit_gram)
+        self.coupling = V[:k]
+        # R^-T V_i, with E = R^T R
+        projected = linalg.solve_triangular(
+            self.gram_factor, V[:k].transpose(1, 0, 2).reshape(K, k * q), trans="T"
+        )
+        self._inner = M[:k, :k].transpose(0, 2, 1, 3).reshape(k * q, k * q)
+        self._inner -= projected.T @ projected
+        self._point = point
+        self._units = point.hidden[:k]
+        self._factors: dict[float, tuple[Matrix, Matrix]] = {}
+
+    @property
+    def point(self) -> Point:
+        """Where it was taken."""
+        return self._point
+
+    def _weighted(self, unit_moment: Matrix) -> Matrix:
+        """Multiply block (i, i') of the projected moments by unit_moment[i, i']."""
+        k, q = self.k, self.q
+        blocks = self._inner.reshape(k, q, k, q) * unit_moment[:, None, :, None]
+        return blocks.reshape(k * q, k * q)
+
+    def _scaled(self, matrix: Matrix) -> tuple[Matrix, Matrix]:
+        """Scale to unit diagonal and fix the gauge: the direction of each unit gets weight 1."""
+        k, q = self.k, self.q
+        diagonal = matrix.diagonal().reshape(k, q).mean(axis=1)
+        # One scale a unit, which keeps directions at right angles.
+        scale = np.sqrt(np.maximum(diagonal, _EPS * max(diagonal.max(), np.finfo(float).tiny)))
+        scaled = matrix / np.repeat(scale, q) / np.repeat(scale, q)[:, None]
+        blocks = scaled.reshape(k, q, k, q)
+        for i, unit in enumerate(self._units):
+            blocks[i, :, i, :] += np.outer(unit, unit)
+        return scaled, np.repeat(scale, q)
+
+    def _cholesky(self, damping: float) -> tuple[Matrix, Matrix]:
+        if damping not in self._factors:
+            A = self.outputs[:, : self.k]
+            scaled, scale = self._scaled(self._weighted(A.T @ A))
+            diagonal = scaled.diagonal().copy()
+            extra = max(damping, _RIDGE)
+            while True:
+                scaled[np.diag_indices_from(scaled)] = diagonal * (1 + extra)
+                try:
+                    factor = linalg.cholesky(scaled, check_finite=False)
+                    break
+                except linalg.LinAlgError:
+                    extra = 100 * extra
+            self._factors = {damping: (factor, scale)}  # the last one is what is asked for again
+        return self._factors[damping]
+
+    def solve(self, hidden_gradient: Matrix, output_gradient: Matrix, damping: float) -> Step:
+        """Solve for a step."""
+        k, A = self.k, self.outputs
+        R = self.gram_factor
+        solved = linalg.cho_solve((R, False), output_gradient.T).T  # g_A E^-1
+        weighted = A[:, :k].T @ solved
+        right = hidden_gradient - np.einsum("ij,ija->ia", weighted, self.coupling)
+        right -= self._units * (right * self._units).sum(axis=1, keepdims=True)
+        factor, scale = self._cholesky(damping)
+        step = linalg.cho_solve((factor, False), right.ravel() / scale) / scale
+        hidden = step.reshape(k, self.q)
+        hidden = hidden - self._units * (hidden * self._units).sum(axis=1, keepdims=True)
+        moved = np.einsum("ija,ia->ij", self.coupling, hidden)
+        outputs = linalg.cho_solve((R, False), (output_gradient - A[:, :k] @ moved).T).T
+        # A is exact given the step of W; of W's part a damped step attains at least half.
+        predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
+        return Step(hidden, outputs, predicted)
+
+    def covariance(self, noise: Matrix) -> Matrix:
+        """Covariance of the hidden weights in these coordinates, rows kept at unit length.
+
+        Parameters
+        ----------
+        noise : ndarray of shape (n_outputs, n_outputs)
+            Covariance of the noise.
+
+        Returns
+        -------
+        covariance : ndarray of shape (k q, k q)
+            Schur complement^-1 (scores' covariance) Schur complement^-1 on the tangent space.
+        """
+        k, q = self.k, self.q
+        A = self.outputs[:, :k]
+        scaled, scale = self._scaled(self._weighted(A.T @ A))
+        inverse = linalg.inv(scaled)
+        tangent = inverse.reshape(k, q, k * q)
+        for i, unit in enumerate(self._units):
+            tangent[i] -= np.outer(unit, unit @ tangent[i])
+        inverse /= scale
+        inverse /= scale[:, None]
+        scores = self._weighted(A.T @ noise @ A)
+        return inverse @ scores @ inverse.T
+
+
+class ImplicitNormal:
+    """The same operator applied sample by sample, for numbers of weights too large to store it.
+
+    S v = J^T (I - P_h) J v, J the derivative of the outputs by the hidden weights and P_h the
+    projection on the hidden units; conjugate gradients need one product with the sample each.
+    The square of J is never formed, so that its condition number does not enter the rounding.
+
+    Parameters
+    ----------
+    sample : Sample
+    point : Point
+    coordinates : Coordinates
+    slope : float
+    """
+
+    def __init__(
+        self, sample: Sample, point: Point, coordinates: Coordinates, slope: float
+    ) -> None:
+        self.k, self.q = coordinates.n_free, coordinates.to_inputs.shape[1]
+        self._sample, self._T, self._point = sample, coordinates.to_inputs, point
+        self._units, self.outputs = point.hidden[: self.k], point.outputs
+        weights = coordinates.weights(point)
+        t = sample.inputs @ weights.T
+        self._masks = np.where(t > 0, 1.0, slope)
+        self._h = self._masks * t
+        self.unit_gram = self._h.T @ self._h
+        self.gram_factor = _factor(self.unit_gram)
+
+    @property
+    def point(self) -> Point:
+        """Where it was taken."""
+        return self._point
+
+    def _outward(self, hidden: Matrix) -> Matrix:
+        """Differentiate the units along a step, (n, k)."""
+        return self._masks[:, : self.k] * (self._sample.inputs @ (self._T @ hidden.T))
+
+    def _project(self, units: Matrix) -> Matrix:
+        """E^-1 h^T units, (K, k)."""
+        return linalg.cho_solve((self.gram_factor, False), self._h.T @ units)
+
+    def _back(self, units: Matrix) -> Matrix:
+        """Transpose of `_outward`."""
+        return (self._sample.inputs.T @ (self._masks[:, : self.k] * units)).T @ self._T
+
+    def _tangent(self, hidden: Matrix) -> Matrix:
+        return hidden - self._units * (hidden * self._units).sum(axis=1, keepdims=True)
+
+    def solve(self, hidden_gradient: Matrix, output_gradient: Matrix, damping: float) -> Step:
+        """Solve for a step by conjugate gradients, preconditioned by the diagonal blocks."""
+        k, q, A = self.k, self.q, self.outputs[:, : self.k]
+        moment = A.T @ A
+        # For symmetric white inputs a diagonal block of sum s u u^T is half of the identity.
+        block = np.diag(moment) * self._sample.weight / 2
+        block = np.maximum(block, _EPS * block.max())
+
+        def apply(flat: Matrix) -> Matrix:
+            hidden = self._tangent(flat.reshape(k, q))
+            units = self._outward(hidden)
+            units = units - self._h @ self._project(units)
+            product = self._back(units @ moment)
+            return (self._tangent(product) + (damping + _RIDGE) * block[:, None] * hidden).ravel()
+
+        solved = linalg.cho_solve((self.gram_factor, False), output_gradient.T).T
+        right = self._tangent(hidden_gradient - self._back(self._h @ (solved.T @ A)))
+        size = k * q
+        operator = LinearOperator((size, size), apply, dtype=float)
+        inverse = LinearOperator(
+            (size, size), lambda flat: (flat.reshape(k, q) / block[:, None]).ravel(), dtype=float
+        )
+        flat, _ = cg(operator, right.ravel(), rtol=1e-6, maxiter=_CG_ITERATIONS, M=inverse)
+        hidden = self._tangent(flat.reshape(k, q))
+        moved = self._h.T @ self._outward(hidden)  # (K, k)
+        outputs = linalg.cho_solve((self.gram_factor, False), output_gradient.T - moved @ A.T).T
+        predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
+        return Step(hidden, outputs, predicted)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of the loss: a row of the history.
+
+    Parameters
+    ----------
+    loss : float
+        Mean over samples of the squared norm of the residual.
+    gradient_norm : float
+        Norm of the gradient of that mean by the weights, white coordinates.
+    decrement : float
+        Relative decrease of the loss that the linearised problem still promises.
+    damping : float
+    accepted : bool
+        Whether the point is better than all before.
+    """
+
+    loss: float
+    gradient_norm: float
+    decrement: float
+    damping: float
+    accepted: bool
+
+
+class Fit(NamedTuple):
+    """Where a minimisation ended."""
+
+    point: Point
+    residuals: Residuals
+    normal: Normal
+    converged: bool
+    exact: bool
+    history: list[Evaluation]
+
+
+def minimise(
+    point: Point,
+    coordinates: Coordinates,
+    evaluate: Callable[[Point], Residuals],
+    normal_at: Callable[[Point], Normal],
+    *,
+    total: float,
+    tolerance: float,
+    max_evaluations: int,
+    damping: float = 1e-3,
+    normal: Normal | None = None,
+    report: Callable[[Evaluation], object] | None = None,
+) -> Fit:
+    """Levenberg-Marquardt from a point, the normal matrix renewed only when it pays.
+
+    Parameters
+    ----------
+    point : Point
+    coordinates : Coordinates
+    evaluate : callable
+        Residuals at a point: a pass over the samples.
+    normal_at : callable
+        Normal matrix at a point.
+    total : float
+        Sum of |y|^2, for the level of rounding.
+    tolerance : float
+        Stop when the linearised problem promises a relative decrease of the loss below this.
+    max_evaluations : int
+    damping : float
+        At the start.
+    normal : Normal, default=None
+        Already known at the point.
+    report : callable, default=None
+        Called with each `Evaluation`.
+
+    Returns
+    -------
+    fit : Fit
+        `converged` if the tolerance is met or only rounding is left (`exact`).
+    """
+    history: list[Evaluation] = []
+    residuals = evaluate(point)
+    normal = normal_at(point) if normal is None else normal
+    fresh, before = True, np.inf
+    while True:
+        loss = residuals.loss
+        gradient = residuals.hidden_gradient[: coordinates.n_free] @ coordinates.to_inputs
+        step = normal.solve(gradient, residuals.output_gradient, damping)
+        decrement = step.predicted / loss if loss > 0 else 0.0
+        exact = loss <= _EXACT * total
+        converged = exact or (decrement <= tolerance and damping <= 1)
+        n = residuals.weight
+        norm = 2 * np.hypot(np.linalg.norm(gradient), np.linalg.norm(residuals.output_gradient)) / n
+        history.append(Evaluation(loss / n, float(norm), decrement, damping, True))
+        if report is not None:
+            report(history[-1])
+        if converged or len(history) >= max_evaluations:
+            break
+        # A frozen normal matrix contracts by a factor a step; renew it when that is poor.
+        if not fresh and step.predicted > 0.1 * before:
+            normal, fresh = normal_at(point), True
+            step = normal.solve(gradient, residuals.output_gradient, damping)
+        before = step.predicted
+        while True:
+            trial = moved(point, step, coordinates.n_free)
+            attempt = evaluate(trial)
+            gain = (loss - attempt.loss) / step.predicted if step.predicted > 0 else -np.inf
+            if gain > 1e-4:
+                break
+            exact = loss <= _ROUNDING * total
+            # The loss has a kink where a sample changes sides, and its gradient jumps there.
+            converged = exact or (decrement <= _KINKS * tolerance and damping <= 1)
+            history.append(
+                Evaluation(attempt.loss / n, np.nan, step.predicted / loss, damping, False)
+            )
+            if report is not None:
+                report(history[-1])
+            if converged or len(history) >= max_evaluations or damping > _MAX_DAMPING:
+                return Fit(point, residuals, normal, converged, exact, history)
+            if not fresh:
+                normal, fresh = normal_at(point), True
+            else:
+                damping = max(10 * damping, 1e-3)
+            step = normal.solve(gradient, residuals.output_gradient, damping)
+        if gain > 0.75:
+            damping = damping / 10 if damping > 1e-9 else 0.0
+        elif gain < 0.25:
+            damping = max(4 * damping, 1e-3)
+        point, residuals, fresh = trial, attempt, False
+    return Fit(point, residuals, normal, converged, exact, history)

@@ -1,0 +1,295 @@
+"""Samples held in memory for refinement: starts, their optima, and which of them to believe."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsym._validation import as_generator
+from fastsym.frame import whitening
+from fastsym.gauss_newton import (
+    DENSE_PARAMETERS,
+    Coordinates,
+    DenseNormal,
+    Fit,
+    ImplicitNormal,
+    Normal,
+    Point,
+    minimise,
+)
+from fastsym.network import TwoLayerNetwork
+from fastsym.residuals import Residuals, Sample
+
+Matrix = NDArray[np.float64]
+
+MISFIT = 5.0
+"""Lack of fit, in standard deviations, from which a start is in doubt."""
+
+PARALLEL = 0.999
+"""Cosine of two units, or of their outputs, from which they are one."""
+
+TOLERANCE = 1e-3
+"""Of the loss that the weights explain by chance: the distance is 3 % of the standard errors."""
+
+_AGREEMENT = 0.1  # in the same unit
+_EVALUATIONS = 100
+_DEAD = 1e-8
+
+
+class Problem:
+    """Samples in memory, in white coordinates.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    weights : ndarray of shape (n_samples,) or None
+        Positive; None: all 1.
+    n_hidden : int
+    slope : float
+        Of the activation for negative arguments.
+    fit_intercept : bool
+    n_jobs : int or None
+    """
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        weights: NDArray[Any] | None,
+        n_hidden: int,
+        slope: float,
+        fit_intercept: bool,
+        n_jobs: int | None,
+    ) -> None:
+        self.sample = Sample(X, Y, weights, n_jobs)
+        self.slope, self.fit_intercept = slope, fit_intercept
+        self.n_outputs = self.sample.n_outputs
+        inputs, targets = self.sample.inputs, self.sample.targets
+        total = self.sample.weight
+        C = inputs[:, 1:].T @ inputs[:, 1:] / total
+        whiten = whitening(C)
+        d, rank = whiten.shape
+        bias = int(fit_intercept)
+        to_inputs = np.zeros((1 + d, bias + rank))
+        from_inputs = np.zeros((bias + rank, 1 + d))
+        to_inputs[1:, bias:] = whiten
+        from_inputs[bias:, 1:] = whiten.T @ C
+        if fit_intercept:
+            to_inputs[0, 0] = from_inputs[0, 0] = 1
+        self.coordinates = Coordinates(to_inputs, from_inputs, n_hidden)
+        # A W in white coordinates of x
+        self.linear_part = 2 / (1 + slope) * (targets.T @ inputs[:, 1:] / total) @ whiten
+        self.total = float((targets**2).sum())
+        n_units = n_hidden + bias
+        self.n_parameters = n_hidden * (bias + rank - 1) + self.n_outputs * n_units
+
+    @property
+    def unit(self) -> float:
+        """Share of the loss that the weights explain by chance, n_parameters / (n n_outputs)."""
+        return self.n_parameters / (self.sample.n_samples * self.n_outputs)
+
+    def point(self, network: TwoLayerNetwork) -> Point:
+        """White coordinates of a network."""
+        W, A = network.hidden_weights, network.output_weights
+        weights = np.concatenate([network.hidden_intercept[:, None], W], axis=1)
+        if self.fit_intercept:
+            constant = np.zeros((1, 1 + network.n_features))
+            constant[0, 0] = 1
+            weights = np.concatenate([weights, constant])
+            A = np.concatenate([A, network.output_intercept[:, None]], axis=1)
+        return self.coordinates.point(weights, A)
+
+    def network(self, point: Point) -> TwoLayerNetwork:
+        """Network of a point, rows (bias, w) of unit length."""
+        k = self.coordinates.n_free
+        weights = self.coordinates.weights(point)[:k]
+        length = np.linalg.norm(weights, axis=1)
+        length = np.where(length > 0, length, 1)
+        weights = weights / length[:, None]
+        return TwoLayerNetwork(
+            weights[:, 1:],
+            point.outputs[:, :k] * length,
+            hidden_intercept=weights[:, 0] if self.fit_intercept else None,
+            output_intercept=point.outputs[:, k] if self.fit_intercept else None,
+            negative_slope=self.slope,
+        )
+
+    def residuals(self, point: Point) -> Residuals:
+        """Loss and gradient at a point."""
+        return self.sample.residuals(self.coordinates.weights(point), point.outputs, self.slope)
+
+    def normal(self, point: Point) -> Normal:
+        """Gauss-Newton normal matrix at a point, formed or not as its size allows."""
+        weights = self.coordinates.weights(point)
+        if self.coordinates.n_free * self.coordinates.to_inputs.shape[1] > DENSE_PARAMETERS:
+            return ImplicitNormal(self.sample, point, self.coordinates, self.slope)
+        moments = self.sample.mask_moments(weights, self.slope)
+        return DenseNormal(moments, point, self.coordinates)
+
+    def fit(self, point: Point) -> Fit:
+        """Minimise the loss on these samples from a point."""
+        return minimise(
+            point,
+            self.coordinates,
+            self.residuals,
+            self.normal,
+            total=self.total,
+            tolerance=TOLERANCE * self.unit,
+            max_evaluations=_EVALUATIONS,
+        )
+
+    def misfit(self, point: Point) -> float:
+        """Measure how the residual depends on even functions of x, in standard deviations.
+
+        With features phi = |v.x| for directions v along and between the units, centred and
+        white, sum |sum r phi|^2 / n has expectation tr(S) n_phi and variance 2 tr(S^2) n_phi for
+        noise of covariance S that does not depend on x.
+        """
+        weights, k = self.coordinates.weights(point), self.coordinates.n_free
+        inputs = self.sample.inputs
+        t = inputs @ weights.T
+        residual = self.sample.targets - np.where(t > 0, t, self.slope * t) @ point.outputs.T
+        mixing = np.random.default_rng(0).standard_normal((3 * k, k))
+        directions = np.concatenate([np.eye(k), mixing])
+        features = np.abs(t[:, :k] @ directions.T)
+        features = np.concatenate([inputs[:, :1], features], axis=1)
+        gram = features.T @ features
+        products = features.T @ residual
+        # Regress out the constant.
+        gram_even = gram[1:, 1:] - np.outer(gram[1:, 0], gram[0, 1:]) / gram[0, 0]
+        products = products[1:] - np.outer(gram[1:, 0], products[0]) / gram[0, 0]
+        whiten = whitening(gram_even, 1e-8)
+        n_features = whiten.shape[1]
+        S = residual.T @ residual / self.sample.n_samples
+        statistic = float(((whiten.T @ products) ** 2).sum())
+        spread = np.sqrt(2 * n_features * float((S**2).sum()))
+        expected = n_features * float(np.trace(S))
+        return (statistic - expected) / spread if spread > 0 else 0.0
+
+    def moment_starts(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Yield starts A0 = U S^1/2 Q, W0 = Q^T S^1/2 V^T for random orthogonal Q.
+
+        U S V^T is the best approximation of A W of rank n_hidden.
+        """
+        k, bias = self.coordinates.n_free, int(self.fit_intercept)
+        U, S, V = np.linalg.svd(self.linear_part, full_matrices=False)
+        rank = min(k, len(S))
+        while True:
+            Q = np.linalg.qr(rng.standard_normal((k, k)))[0][:rank]
+            hidden = (Q.T * np.sqrt(S[:rank])) @ V[:rank]
+            outputs = (U[:, :rank] * np.sqrt(S[:rank])) @ Q
+            yield self._with_constants(hidden, outputs, bias)
+
+    def _with_constants(self, hidden: Matrix, outputs: Matrix, bias: int) -> Point:
+        k = len(hidden)
+        if bias:
+            hidden = np.concatenate([np.zeros((k, 1)), hidden], axis=1)
+            hidden = np.concatenate([hidden, np.eye(1, hidden.shape[1])])
+            outputs = np.concatenate([outputs, np.zeros((len(outputs), 1))], axis=1)
+        length = np.linalg.norm(hidden, axis=1)
+        length = np.where(length > 0, length, 1)
+        return Point(hidden / length[:, None], outputs * length)
+
+    def flaws(self, point: Point) -> list[tuple[int, int]]:
+        """List pairs (i, j) of units that are one, and (i, i) for a unit that does nothing."""
+        k = self.coordinates.n_free
+        hidden, outputs = point.hidden[:k], point.outputs[:, :k]
+        cosine = hidden @ hidden.T
+        size = np.linalg.norm(outputs, axis=0)
+        dead = size <= _DEAD * max(size.max(), np.finfo(float).tiny)
+        pairs = [(int(i), int(i)) for i in np.flatnonzero(dead)]
+        first, second = np.nonzero(np.triu(np.abs(cosine) > PARALLEL, 1))
+        return pairs + list(zip(first.tolist(), second.tolist(), strict=True))
+
+    def repaired(self, point: Point) -> Point | None:
+        """Merge doubled units, and set free ones where the residual bends most.
+
+        The even part of a missing unit is a |w.x|, so that sum r_o x x^T has a w w^T in it: the
+        free unit gets the leading eigenvector of the output direction that shows most of it.
+        """
+        free = sorted({j for _, j in self.flaws(point)})
+        if not free:
+            return None
+        bias = int(self.fit_intercept)
+        hidden, outputs = point.hidden.copy(), point.outputs.copy()
+        for i, j in self.flaws(point):
+            if i != j and hidden[i] @ hidden[j] > 0:
+                outputs[:, i] += outputs[:, j]
+            outputs[:, j] = 0
+        x = self.sample.inputs @ self.coordinates.to_inputs[:, bias:]
+        for j in free:
+            t = self.sample.inputs @ self.coordinates.weights(Point(hidden, outputs)).T
+            residual = self.sample.targets - np.where(t > 0, t, self.slope * t) @ outputs.T
+            q = x.shape[1]
+            bends = np.einsum("no,na,nb->oab", residual, x, x, optimize=True)
+            bends -= np.trace(bends, axis1=1, axis2=2)[:, None, None] * np.eye(q) / q
+            direction = np.linalg.svd(bends.reshape(len(bends), -1), full_matrices=False)[0][:, 0]
+            values, vectors = np.linalg.eigh(np.tensordot(direction, bends, 1))
+            hidden[j] = 0
+            hidden[j, bias:] = vectors[:, np.abs(values).argmax()]
+            unit = x @ hidden[j, bias:]
+            active = np.where(unit > 0, unit, self.slope * unit)
+            outputs[:, j] = active @ residual / (active @ active)
+        return Point(hidden, outputs)
+
+
+def search(
+    problem: Problem,
+    start: Point,
+    trusted: bool,
+    max_starts: int,
+    random_state: Any = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> tuple[list[Fit], str, float]:
+    """Minimise on the sample from as many starts as certify the lowest loss.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : Point
+    trusted : bool
+        As for `refine`.
+    max_starts : int
+    random_state : None, int, RandomState or Generator
+    say : callable
+        Called with a line for each start.
+
+    Returns
+    -------
+    fits : list of Fit
+    certificate : str
+        As in `Refinement`.
+    misfit : float
+        Of the best fit; 0 if it is exact.
+    """
+    rng = as_generator(0 if random_state is None else random_state)
+    others = problem.moment_starts(rng)
+    fits: list[Fit] = []
+    point: Point | None = start
+    scale = problem.sample.weight
+    while True:
+        assert point is not None
+        fit = problem.fit(point)
+        fits.append(fit)
+        last = fit.history[-1]
+        say(
+            f"fastsym: start {len(fits)}: loss {fit.residuals.loss / scale:.6g} after "
+            f"{len(fit.history)} evaluations, gradient norm {last.gradient_norm:.2g}"
+        )
+        best = min(fits, key=lambda one: one.residuals.loss)
+        if best.exact:
+            return fits, "exact", 0.0
+        flaws = problem.flaws(fit.point)
+        if len(fits) == 1:
+            misfit = problem.misfit(fit.point)
+            if trusted and fit.converged and misfit < MISFIT and not flaws:
+                return fits, "spectral", misfit
+        losses = sorted(one.residuals.loss for one in fits)
+        if len(fits) > 1 and losses[1] - losses[0] <= _AGREEMENT * problem.unit * losses[0]:
+            return fits, "agreement", problem.misfit(best.point)
+        if len(fits) >= max_starts:
+            return fits, "none", problem.misfit(best.point)
+        point = problem.repaired(fit.point) if flaws else None
+        point = next(others) if point is None else point
