@@ -127,7 +127,7 @@ def accumulate_linear(
         As by `accumulate`.
     """
     accumulator = PartialAccumulator(LINEAR, frame, compute_dtype, n_jobs)
-    return _read(source, accumulator, None).moments()
+    return _read(source, accumulator, None).finish()
 
 
 def accumulate_direct(
@@ -167,9 +167,7 @@ def accumulate_direct(
         If the source has changed, or as by `accumulate`.
     """
     frame = replace(linear.frame, input_map=input_map, output_map=output_map)
-    quartic = _read(
-        source, PartialAccumulator(DIRECT, frame, compute_dtype, n_jobs), None
-    ).moments()
+    quartic = _read(source, PartialAccumulator(DIRECT, frame, compute_dtype, n_jobs), None).finish()
     if quartic.n_samples != linear.n_samples:
         raise ValueError(
             f"the source had {linear.n_samples} samples in the first pass and "
@@ -216,7 +214,7 @@ def accumulate_residuals(
     """
     d, m = source.X.shape[1], source.Y.shape[1]
     accumulator = ResidualAccumulator(d, m, hidden, outputs, slope, n_jobs)
-    for X, Y, weights in _ahead(_checked(source) if check else source.blocks()):
+    for X, Y, weights in _ahead(source, _checked(source) if check else source.blocks()):
         accumulator.take(X, Y, weights)
         if callback is not None:
             callback(accumulator.n_samples)
@@ -227,7 +225,7 @@ def _read(
     source: PairedRows, accumulator: MomentAccumulator, callback: Callable[[int], object] | None
 ) -> MomentAccumulator:
     """Read all rows of a source into an accumulator."""
-    for X, Y, weights in _ahead(_checked(source)):
+    for X, Y, weights in _ahead(source, _checked(source)):
         accumulator.take(X, Y, weights)
         if callback is not None:
             callback(accumulator.n_samples)
@@ -242,12 +240,15 @@ def _checked(source: PairedRows) -> Iterator[Block]:
         first_row += len(X)
 
 
-def _ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+def _ahead(source: PairedRows, blocks: Iterator[Block]) -> Iterator[Block]:
     """Take each block from another thread while the one before is worked on.
 
     Reading a file, faulting in a memory map and checking values then overlap with the kernels. Only
-    one block is read ahead.
+    one block is read ahead. Arrays in memory are there already.
     """
+    if all(type(rows) is np.ndarray for rows in (source.X, source.Y)):
+        yield from blocks
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="fastsym-reader") as reader:
         coming = reader.submit(next, blocks, None)
         while (block := coming.result()) is not None:

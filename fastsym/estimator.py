@@ -225,14 +225,9 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if k is None:
             k = pilot_frame(source, negative_slope=self.negative_slope).n_hidden
         sample = spread_sample(source, k)
-        solution = self._solve(self._moments(sample, k))
-        extra = 0
-        if solution and not solution.diagnostics.clear and sample.n_samples < source.n_samples:
-            # What a sample does not show all samples may: one pass more.
-            solution, extra = self._solve(self._moments(source, k)), 1
-        self._solution: spectral.SpectralSolution | None = solution
-        self._say(solution)
-        self._refine_on(source, sample, k, extra)
+        self._solution: spectral.SpectralSolution | None = self._solve(self._moments(sample, k))
+        self._say(self._solution)
+        self._refine_on(source, sample, k)
         self.n_features_in_ = self.network_.n_features
         return self
 
@@ -323,28 +318,40 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             See `fastsym.refine.refine`.
         """
         start = self.network_
-        self._refine_on(source, spread_sample(source, start.n_hidden), start.n_hidden, 0)
+        self._refine_on(source, spread_sample(source, start.n_hidden), start.n_hidden)
         return self
 
-    def _refine_on(self, source: PairedRows, sample: PairedRows, k: int, extra: int) -> None:
-        if self._solution is None:
+    def _refine_on(self, source: PairedRows, sample: PairedRows, k: int) -> None:
+        refinement = self.__dict__.get("_refinement")
+        if refinement is not None:
+            start = refinement.network
+        elif self._solution is not None:
+            start = self._solution.network
+        else:
             start = moment_start(
                 sample, k, negative_slope=self.negative_slope, random_state=self.random_state
             )
-        else:
-            start = self.__dict__.get("_refinement", self._solution).network
-        clear = self._solution is not None and self._solution.diagnostics.clear
+        passes = 0
+
+        def from_all_samples() -> TwoLayerNetwork | None:
+            # What a sample does not show all samples may.
+            nonlocal passes
+            passes += 1
+            self._solution = self._solve(self._moments(source, k)) or self._solution
+            return self._solution.network if self._solution is not None else None
+
         refinement = refine(
             source,
             start,
             sample=sample,
-            trusted=clear,
+            trusted=self._solution is not None and self._solution.diagnostics.clear,
+            second_start=from_all_samples if sample.n_samples < source.n_samples else None,
             fit_intercept=self.fit_intercept,
             n_jobs=self.n_jobs,
             random_state=self.random_state,
             verbose=self.verbose,
         )
-        self._refinement = replace(refinement, n_passes=refinement.n_passes + extra)
+        self._refinement = replace(refinement, n_passes=refinement.n_passes + passes)
         self._warn_of_doubt()
 
     def _warn_of_doubt(self) -> None:
@@ -362,7 +369,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         how: dict[str, Any] = {"compute_dtype": self.compute_dtype, "n_jobs": self.n_jobs}
         if frame.n_hidden < _TWO_PASSES or self.negative_slope or frame.even_radius:
             how["negative_slope"] = self.negative_slope
-            return accumulate(source, frame=frame, **how).moments()
+            return accumulate(source, frame=frame, **how).finish()
         linear = accumulate_linear(source, frame, **how)
         white = spectral.whiten(linear)
         return accumulate_direct(source, linear, white.input_map, white.output_map, **how)

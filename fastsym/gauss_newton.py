@@ -29,10 +29,11 @@ DENSE_PARAMETERS = 4096
 """Hidden weights up to which the normal matrix is formed; conjugate gradients above."""
 
 _EPS = float(np.finfo(float).eps)
-_KINKS = 30  # of the tolerance: a step that does not descend from there met kinks of the loss
+_KINKS = 10  # of the tolerance: a step that does not descend from there met kinks of the loss
 _EXACT = 1e-29  # loss / sum |y|^2 that only rounding is left of
 _ROUNDING = 1e-20  # below this a step that does not descend is due to rounding
-_MAX_DAMPING = 1e10
+_REJECTED = 6
+_LIMIT_SLACK = 3.0  # times the tolerance still counts when the evaluations are used up
 _RIDGE = 1e-13
 _CG_ITERATIONS = 300
 
@@ -423,13 +424,21 @@ def minimise(
         `converged` if the tolerance is met or only rounding is left (`exact`).
     """
     history: list[Evaluation] = []
+
+    def ended(exact: bool, close: bool, slack: float) -> Fit:
+        """Judge the last point, without damping."""
+        if not (exact or close):
+            undamped = known.solve(gradient, residuals.output_gradient, 0.0).predicted
+            close = undamped <= slack * tolerance * loss
+        return Fit(point, residuals, known, exact or close, exact, history)
+
     residuals = evaluate(point)
-    normal = normal_at(point) if normal is None else normal
-    fresh, before = True, np.inf
+    known = normal_at(point) if normal is None else normal
+    fresh, before, easier = True, np.inf, np.inf
     while True:
         loss = residuals.loss
         gradient = residuals.hidden_gradient[: coordinates.n_free] @ coordinates.to_inputs
-        step = normal.solve(gradient, residuals.output_gradient, damping)
+        step = known.solve(gradient, residuals.output_gradient, damping)
         decrement = step.predicted / loss if loss > 0 else 0.0
         exact = loss <= _EXACT * total
         converged = exact or (decrement <= tolerance and damping <= 1)
@@ -438,13 +447,16 @@ def minimise(
         history.append(Evaluation(loss / n, float(norm), decrement, damping, True))
         if report is not None:
             report(history[-1])
-        if converged or len(history) >= max_evaluations:
-            break
+        if converged:
+            return Fit(point, residuals, known, True, exact, history)
+        if len(history) >= max_evaluations:
+            return ended(exact, False, _LIMIT_SLACK)
         # A frozen normal matrix contracts by a factor a step; renew it when that is poor.
         if not fresh and step.predicted > 0.1 * before:
-            normal, fresh = normal_at(point), True
-            step = normal.solve(gradient, residuals.output_gradient, damping)
+            known, fresh, damping = normal_at(point), True, min(damping, easier)
+            step = known.solve(gradient, residuals.output_gradient, damping)
         before = step.predicted
+        rejected = 0
         while True:
             trial = moved(point, step, coordinates.n_free)
             attempt = evaluate(trial)
@@ -452,23 +464,28 @@ def minimise(
             if gain > 1e-4:
                 break
             exact = loss <= _ROUNDING * total
-            # The loss has a kink where a sample changes sides, and its gradient jumps there.
-            converged = exact or (decrement <= _KINKS * tolerance and damping <= 1)
             history.append(
                 Evaluation(attempt.loss / n, np.nan, step.predicted / loss, damping, False)
             )
             if report is not None:
                 report(history[-1])
-            if converged or len(history) >= max_evaluations or damping > _MAX_DAMPING:
-                return Fit(point, residuals, normal, converged, exact, history)
+            rejected += fresh
+            # The loss has a kink where a sample changes sides, and its gradient jumps there: the
+            # linearised problem then promises what no step can give.
+            close = decrement <= _KINKS * tolerance and damping <= 1
+            if exact or close or rejected >= _REJECTED:
+                return ended(exact, close, 3 * _KINKS)
+            if len(history) >= max_evaluations:
+                return ended(exact, close, _LIMIT_SLACK)
             if not fresh:
-                normal, fresh = normal_at(point), True
+                known, fresh = normal_at(point), True
             else:
                 damping = max(10 * damping, 1e-3)
-            step = normal.solve(gradient, residuals.output_gradient, damping)
-        if gain > 0.75:
-            damping = damping / 10 if damping > 1e-9 else 0.0
-        elif gain < 0.25:
+            step = known.solve(gradient, residuals.output_gradient, damping)
+        easier = np.inf
+        if gain < 0.25:
             damping = max(4 * damping, 1e-3)
+        elif gain > 0.75:
+            # For the next normal matrix: this one is factored already.
+            easier = damping / 10 if damping > 1e-9 else 0.0
         point, residuals, fresh = trial, attempt, False
-    return Fit(point, residuals, normal, converged, exact, history)

@@ -252,6 +252,7 @@ class MomentAccumulator:
         self._n_summed = 0
         self._weight_summed = 0.0
         self._weighted = False
+        self._lanes_used = 0  # the first ones; the others are zero
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._work: tuple[NDArray[Any], ...] = ()
         if frame is not None:
@@ -392,7 +393,7 @@ class MomentAccumulator:
             return self
         staged = other._rows[: other._n_staged].copy()  # other may be self
         other_sums, other_summed = other._sums, other._n_summed
-        other_weight = other._weight_summed
+        other_weight, other_lanes = other._weight_summed, other._lanes_used
         self._weighted |= other._weighted
         if other._frame is not None and self._frame is None:
             own = self._rows[: self._n_staged]
@@ -402,6 +403,7 @@ class MomentAccumulator:
             self._take_staged(own)
         for name, total in other_sums.items():
             self._sums[name] += total
+        self._lanes_used = max(self._lanes_used, other_lanes)
         self._n_summed += other_summed
         self._weight_summed += other_weight
         self._take_staged(staged)
@@ -427,18 +429,35 @@ class MomentAccumulator:
         if self.n_samples == 0:
             raise ValueError("no samples: update the accumulator with at least some rows.")
         whole = self._copy() if self._n_staged else self
-        if whole._n_staged:
-            whole._sum_staged()
-        return whole._expectations()
+        return whole.finish()
+
+    def finish(self) -> Moments:
+        """`moments` without the copy that lets a stream go on to the same bits.
+
+        Returns
+        -------
+        moments : Moments
+
+        Raises
+        ------
+        ValueError
+            As by `moments`.
+        """
+        if self.n_samples == 0:
+            raise ValueError("no samples: update the accumulator with at least some rows.")
+        if self._n_staged:
+            self._sum_staged()
+        return self._expectations()
 
     def _expectations(self) -> Moments:
-        """Add up the lanes, one by one in order, and drop the kernels' padding."""
+        """Add up the lanes in use, one by one in order, and drop the kernels' padding."""
         from fastsym import _kernels
 
         frame, n = self.frame, self._weight_summed
         d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
         pairs = k * (k + 1) // 2
-        total = {name: np.add.reduce(lanes, axis=0) for name, lanes in self._sums.items()}
+        used = slice(0, self._lanes_used)
+        total = {name: np.add.reduce(lanes[used], axis=0) for name, lanes in self._sums.items()}
 
         def matrix(name: str, rows: int, columns: int) -> NDArray[np.float64]:
             return total[name].reshape(padded(rows), padded(columns))[:rows, :columns]
@@ -547,6 +566,7 @@ class MomentAccumulator:
             for name, total in loaded._sums.items():
                 if total.size:
                     total[...] = arrays[f"sum_{name}"]
+            loaded._lanes_used = len(loaded._sums["second"])
         loaded._n_summed = arrays["n_summed"].item()
         loaded._weight_summed = float(arrays.get("weight_summed", arrays["n_summed"]))
         loaded._weighted = bool(arrays.get("weighted", False))
@@ -607,7 +627,8 @@ class MomentAccumulator:
         if self._frame is None:
             self._set_frame(self._pilot_frame())
         self._run_kernels()
-        if not all(np.isfinite(total).all() for total in self._sums.values()):
+        used = slice(0, self._lanes_used)
+        if not all(np.isfinite(total[used]).all() for total in self._sums.values()):
             largest = [float(np.abs(part).max()) for part in self._staged()]
             raise ValueError(
                 f"the moments overflow: the largest values among rows {self._n_summed} to "
@@ -636,6 +657,7 @@ class MomentAccumulator:
         d, m, k = frame.n_features, frame.n_outputs, frame.n_hidden
         lanes = len(self._sums["second"])
         block_rows = min(len(rows) // lanes, _MAX_BLOCK_ROWS)
+        self._lanes_used = max(self._lanes_used, min(lanes, -(-n // block_rows)))
 
         def run(kernel: Callable[..., None], threads: int) -> None:
             kernel(

@@ -30,7 +30,7 @@ from fastsym.gauss_newton import (
     minimise,
 )
 from fastsym.network import TwoLayerNetwork
-from fastsym.problem import PARALLEL, TOLERANCE, Problem, search
+from fastsym.problem import PARALLEL, Problem, search, settle
 from fastsym.residuals import Residuals
 from fastsym.sources import PairedRows
 from fastsym.staging import one_blas_thread
@@ -41,6 +41,9 @@ SAMPLE_ROWS = 16384
 """Samples held in memory at least, if there are so many."""
 
 SAMPLE_BYTES = 256 << 20
+
+PASS_TOLERANCE = 5e-3
+"""Like `fastsym.problem.TOLERANCE`, for passes over all samples."""
 
 _ROWS_PER_SQUARE = 16
 _SAMPLE_SHARE = 100
@@ -209,6 +212,7 @@ def refine(
     *,
     sample: PairedRows | None = None,
     trusted: bool = False,
+    second_start: Callable[[], TwoLayerNetwork | None] | None = None,
     fit_intercept: bool = False,
     max_starts: int = 20,
     max_passes: int = 4,
@@ -234,6 +238,8 @@ def refine(
         fit, no other start is tried. Otherwise starts that agree with the linear part of y, A W,
         are tried until the two lowest losses agree within a tenth of what the weights explain by
         chance, or max_starts are used up.
+    second_start : callable, default=None
+        Asked for another network when nothing certifies the first; None if there is none.
     fit_intercept : bool, default=False
         Fit hidden biases and an output intercept too. They begin at those of the start. The method
         of moments does not know of them, so that nothing is promised when they are large: the
@@ -278,11 +284,17 @@ def refine(
     problem = Problem(
         X, Y, sample.weights, start.n_hidden, start.negative_slope, fit_intercept, n_jobs
     )
-    fits, certificate, misfit = search(
-        problem, problem.point(start), trusted, max_starts, random_state, say
-    )
+    how = max_starts, random_state, say
+    fits, certificate, misfit = search(problem, problem.point(start), trusted, *how)
+    if certificate == "none" and second_start is not None:
+        other = second_start()
+        if other is not None:
+            more, certificate, misfit = search(problem, problem.point(other), trusted, *how)
+            fits += more
     fit = min(fits, key=lambda one: one.residuals.loss)
-    n_evaluations = sum(len(one.history) for one in fits)
+    near = settle(problem, fit, random_state)
+    fit = min([fit, *near], key=lambda one: one.residuals.loss)
+    n_evaluations = sum(len(one.history) for one in [*fits, *near])
     whole = sample.n_samples >= source.n_samples
     if not whole:
         fit = _polish(source, problem, fit, max_passes, n_jobs, say)
@@ -337,7 +349,7 @@ def _polish(
         evaluate,
         normal_at,
         total=problem.total / share,
-        tolerance=TOLERANCE * problem.unit * share,
+        tolerance=PASS_TOLERANCE * problem.unit * share,
         max_evaluations=max_passes,
         damping=0.0,
         report=lambda one: say(

@@ -59,7 +59,14 @@ class Residuals:
 class _ResidualSums:
     """Lanes of sums and work space for staged rows of one width."""
 
-    def __init__(self, n_features: int, n_outputs: int, hidden: Matrix, outputs: Matrix) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        hidden: Matrix,
+        outputs: Matrix,
+        n_rows: int = SUPERBLOCK_ROWS,
+    ) -> None:
         from fastsym import _kernels
 
         d, m, k = n_features, n_outputs, len(hidden)
@@ -70,7 +77,8 @@ class _ResidualSums:
         forward[:k, :m] = outputs.T
         self._weights = padded_matrix(hidden.T), forward, back
         shapes = (k_padded * d_padded, k_padded * m_padded, m_padded * m_padded)
-        self._lanes = lanes_of(sum(shapes))
+        # No more lanes than blocks are ever filled by a call.
+        self._lanes = min(lanes_of(sum(shapes)), -(-n_rows // _kernels.RESIDUAL_ROWS))
         self._sums = [aligned_zeros((self._lanes, size)) for size in shapes]
         self._buffer = (4, _kernels.RESIDUAL_ROWS, max(k_padded, m_padded) + 8)
 
@@ -208,7 +216,7 @@ class Sample:
 
     def residuals(self, hidden: Matrix, outputs: Matrix, slope: float) -> Residuals:
         """Return the loss and its gradient; arguments as for `ResidualAccumulator`."""
-        sums = _ResidualSums(self.n_features, self.n_outputs, hidden, outputs)
+        sums = _ResidualSums(self.n_features, self.n_outputs, hidden, outputs, self.n_samples)
         sums.add(self._staged, self.n_samples, slope, self._n_jobs)
         return sums.total(self.n_samples, self.weight)
 
@@ -230,7 +238,7 @@ class Sample:
 
         n, d, k = self.n_samples, self.n_features, len(hidden)
         rows, columns = k * (k + 1) // 2, (1 + d) * (2 + d) // 2
-        lanes = lanes_of(padded(rows) * padded(columns))
+        lanes = min(lanes_of(padded(rows) * padded(columns)), -(-n // _BLOCK_ROWS))
         sums = aligned_zeros((lanes, padded(rows) * padded(columns)))
         weights = padded_matrix(hidden.T)
 

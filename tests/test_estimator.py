@@ -12,7 +12,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from fastsym import MomentAccumulator, TwoLayerRegressor, make_two_layer, parameter_error
 from fastsym.exceptions import SpectralGapWarning
 
-
 FEW_SAMPLES = {
     "check_sample_weight_equivalence_on_dense_data": "it has 27 samples of 30 features, and fewer "
     "samples than features are an error here; test_weights_count_as_repeats is the same with more"
