@@ -112,8 +112,8 @@ def lbfgs_to(X, Y, k, loss_wanted, seed=0, max_iter=2000):
 def mlp(X, Y, k, seed=0):
     """scikit-learn's MLPRegressor(solver="lbfgs"); returns the fitted regressor, it has biases."""
     model = MLPRegressor(
-        hidden_layer_sizes=(k,), solver="lbfgs", alpha=0.0, max_iter=2000, max_fun=100_000, tol=1e-14,
-        random_state=seed,
+        hidden_layer_sizes=(k,), solver="lbfgs", alpha=0.0, max_iter=2000, max_fun=100_000,
+        tol=1e-14, random_state=seed,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

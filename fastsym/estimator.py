@@ -52,7 +52,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Fit hidden biases b and an output intercept c too, y = c + A h(W x + b). The spectral start
         knows nothing of them: they begin at zero and come from the refinement alone. Small ones are
         found; of large ones nothing is promised but that the fit is a local optimum, `converged_`
-        being True only if two starts agree on it. Needs refine=True.
+        being True only if its residual shows no lack of fit. Needs refine=True.
     negative_slope : float, default=0.0
         Slope a of the activation for negative arguments, 0 <= a < 1 (leaky ReLU).
     compute_dtype : {"float64", "float32"}, default="float64"
@@ -225,7 +225,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if k is None:
             k = pilot_frame(source, negative_slope=self.negative_slope).n_hidden
         sample = spread_sample(source, k)
-        self._solution: spectral.SpectralSolution | None = self._solve(self._moments(sample, k))
+        self._solution: spectral.SpectralSolution | None = self._solve(sample, k)
         self._say(self._solution)
         self._refine_on(source, sample, k)
         self.n_features_in_ = self.network_.n_features
@@ -331,20 +331,22 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             start = moment_start(
                 sample, k, negative_slope=self.negative_slope, random_state=self.random_state
             )
+        clear = self._solution is not None and self._solution.diagnostics.clear
         passes = 0
 
         def from_all_samples() -> TwoLayerNetwork | None:
             # What a sample does not show all samples may.
             nonlocal passes
             passes += 1
-            self._solution = self._solve(self._moments(source, k)) or self._solution
+            self._solution = self._solve(source, k) or self._solution
             return self._solution.network if self._solution is not None else None
 
         refinement = refine(
             source,
             start,
             sample=sample,
-            trusted=self._solution is not None and self._solution.diagnostics.clear,
+            # The spectral start knows nothing of intercepts.
+            trusted=clear and not self.fit_intercept,
             second_start=from_all_samples if sample.n_samples < source.n_samples else None,
             fit_intercept=self.fit_intercept,
             n_jobs=self.n_jobs,
@@ -374,9 +376,10 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         white = spectral.whiten(linear)
         return accumulate_direct(source, linear, white.input_map, white.output_map, **how)
 
-    def _solve(self, moments: Moments) -> spectral.SpectralSolution | None:
-        """Solve for a start; None if the moments show fewer directions than n_hidden."""
+    def _solve(self, source: PairedRows, k: int) -> spectral.SpectralSolution | None:
+        """Solve for a start; None if the samples show fewer directions than n_hidden."""
         try:
+            moments = self._moments(source, k)
             return spectral.solve(moments, random_state=self.random_state, warn=False)
         except RankError as error:
             warnings.warn(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from fastsym._validation import check_fits, check_n_hidden, check_pair, check_weights
-from fastsym.exceptions import RankDeficientWarning
+from fastsym.exceptions import RankDeficientWarning, RankError
 from fastsym.staging import one_blas_thread
 
 HEAVY_TAILS = 1.1
@@ -280,8 +280,9 @@ def estimate_frame(
     ------
     ValueError
         If the samples are not finite or too few (more than n_features are needed), if all of
-        X or of Y is constant, or if n_hidden exceeds min(n_features, n_outputs) or the rank of
-        the samples.
+        X or of Y is constant, or if n_hidden exceeds min(n_features, n_outputs).
+    RankError
+        If n_hidden exceeds the rank of the samples. It is a ValueError.
 
     Warns
     -----
@@ -331,7 +332,7 @@ def estimate_frame(
     floor = _noise_floor(weighted @ whiten_x, residual, whiten_y)
     k = max(1, int((correlations > floor).sum())) if wanted is None else wanted
     if k > len(correlations):
-        raise ValueError(
+        raise RankError(
             f"n_hidden={k} exceeds the rank of the samples: X has rank {whiten_x.shape[1]} "
             f"and Y has rank {whiten_y.shape[1]}; use n_hidden of at most {len(correlations)}, or "
             "more varied samples."

@@ -67,10 +67,22 @@ class Coordinates(NamedTuple):
     def point(self, weights: Matrix, outputs: Matrix) -> Point:
         """Point of rows (bias, w): rescaled to unit length, the outputs accordingly."""
         hidden = weights @ self.from_inputs.T
-        return _unit_rows(hidden, outputs, self.n_free)
+        return unit_rows(hidden, outputs, self.n_free)
 
 
-def _unit_rows(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:
+def unit_rows(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:
+    """Bring the rows of units that may turn to unit length, and their scale to the outputs.
+
+    Parameters
+    ----------
+    hidden : ndarray of shape (n_units, n_coordinates)
+    outputs : ndarray of shape (n_outputs, n_units)
+    n_free : int
+
+    Returns
+    -------
+    point : Point
+    """
     length = np.linalg.norm(hidden, axis=1)
     length[n_free:] = 1
     safe = np.where(length > 0, length, 1)
@@ -100,7 +112,7 @@ def moved(point: Point, step: Step, n_free: int) -> Point:
     point : Point
     """
     hidden = np.concatenate([point.hidden[:n_free] + step.hidden, point.hidden[n_free:]])
-    return _unit_rows(hidden, point.outputs + step.outputs, n_free)
+    return unit_rows(hidden, point.outputs + step.outputs, n_free)
 
 
 class Normal(Protocol):

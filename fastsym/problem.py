@@ -17,6 +17,7 @@ from fastsym.gauss_newton import (
     Normal,
     Point,
     minimise,
+    unit_rows,
 )
 from fastsym.network import TwoLayerNetwork
 from fastsym.residuals import Residuals, Sample
@@ -37,10 +38,12 @@ this share to the squared error.
 """
 
 _AGREEMENT = 0.01  # in the same unit
+_SEVERAL = 4  # starts
 _COARSE = 0.015  # share of the loss that the weights explain, above which kinks are far apart
 _KICKS = (2.0, 4.0, 8.0, 2.0, 4.0, 8.0)  # standard errors
 _EVALUATIONS = 200
 _DEAD = 1e-8
+_UNDETERMINED = 0.3  # standard error of an angle, in radians
 
 
 class Problem:
@@ -147,20 +150,26 @@ class Problem:
         )
 
     def misfit(self, point: Point) -> float:
-        """Measure how the residual depends on even functions of x, in standard deviations.
+        """Measure how the residual depends on x, in standard deviations.
 
-        With features phi = |v.x| for directions v along and between the units, centred and
-        white, sum |sum r phi|^2 / n has expectation tr(S) n_phi and variance 2 tr(S^2) n_phi for
-        noise of covariance S that does not depend on x.
+        With features phi = w.x of the units and |v.x + b| for random directions v in the span of
+        A W, b = 0 for half of them, centred and white, sum |sum r phi|^2 / n has expectation
+        tr(S) n_phi and variance 2 tr(S^2) n_phi for noise of covariance S that does not depend on
+        x.
         """
         weights, k = self.coordinates.weights(point), self.coordinates.n_free
         inputs = self.sample.inputs
         t = inputs @ weights.T
         residual = self.sample.targets - np.where(t > 0, t, self.slope * t) @ point.outputs.T
-        mixing = np.random.default_rng(0).standard_normal((3 * k, k))
-        directions = np.concatenate([np.eye(k), mixing])
-        features = np.abs(t[:, :k] @ directions.T)
-        features = np.concatenate([inputs[:, :1], features], axis=1)
+        # The span of A W, from second moments alone, is right also where the fit is not.
+        bias, rng = int(self.fit_intercept), np.random.default_rng(0)
+        span = np.linalg.svd(self.linear_part, full_matrices=False)[2][:k]
+        directions = rng.standard_normal((8 * k, len(span))) @ span
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        offsets = 0.7 * rng.standard_normal(8 * k) * (np.arange(8 * k) % 2)
+        axes = self.coordinates.to_inputs[:, bias:] @ directions.T
+        axes[0] += offsets
+        features = np.concatenate([inputs[:, :1], t[:, :k], np.abs(inputs @ axes)], axis=1)
         gram = features.T @ features
         products = features.T @ residual
         # Regress out the constant.
@@ -179,35 +188,58 @@ class Problem:
 
         U S V^T is the best approximation of A W of rank n_hidden.
         """
-        k, bias = self.coordinates.n_free, int(self.fit_intercept)
+        k = self.coordinates.n_free
         U, S, V = np.linalg.svd(self.linear_part, full_matrices=False)
         rank = min(k, len(S))
         while True:
             Q = np.linalg.qr(rng.standard_normal((k, k)))[0][:rank]
             hidden = (Q.T * np.sqrt(S[:rank])) @ V[:rank]
             outputs = (U[:, :rank] * np.sqrt(S[:rank])) @ Q
-            yield self._with_constants(hidden, outputs, bias)
+            yield self._with_constants(hidden, outputs, rng)
 
-    def _with_constants(self, hidden: Matrix, outputs: Matrix, bias: int) -> Point:
+    def _with_constants(self, hidden: Matrix, outputs: Matrix, rng: np.random.Generator) -> Point:
         k = len(hidden)
-        if bias:
-            hidden = np.concatenate([np.zeros((k, 1)), hidden], axis=1)
+        if self.fit_intercept:
+            # Moments say nothing of biases: they are drawn, of the size of the units' arguments.
+            size = np.linalg.norm(hidden, axis=1, keepdims=True)
+            biases = 0.5 * size * rng.standard_normal((k, 1))
+            hidden = np.concatenate([biases, hidden], axis=1)
             hidden = np.concatenate([hidden, np.eye(1, hidden.shape[1])])
             outputs = np.concatenate([outputs, np.zeros((len(outputs), 1))], axis=1)
-        length = np.linalg.norm(hidden, axis=1)
-        length = np.where(length > 0, length, 1)
-        return Point(hidden / length[:, None], outputs * length)
+        return unit_rows(hidden, outputs, k)
 
-    def flaws(self, point: Point) -> list[tuple[int, int]]:
-        """List pairs (i, j) of units that are one, and (i, i) for a unit that does nothing."""
+    def flaws(self, point: Point, errors: Matrix | None = None) -> list[tuple[int, int]]:
+        """List pairs (i, j) of units that are one, and (i, i) for a unit that does nothing.
+
+        With errors of shape (n_hidden,), those of the units' angles in radians, units count as one
+        from three standard errors of their angle on, and as doing nothing if their angle is not
+        determined.
+        """
         k = self.coordinates.n_free
-        hidden, outputs = point.hidden[:k], point.outputs[:, :k]
-        cosine = hidden @ hidden.T
-        size = np.linalg.norm(outputs, axis=0)
+        size = np.linalg.norm(point.outputs[:, :k], axis=0)
         dead = size <= _DEAD * max(size.max(), np.finfo(float).tiny)
+        if errors is not None:
+            dead |= errors > _UNDETERMINED
         pairs = [(int(i), int(i)) for i in np.flatnonzero(dead)]
-        first, second = np.nonzero(np.triu(np.abs(cosine) > PARALLEL, 1))
-        return pairs + list(zip(first.tolist(), second.tolist(), strict=True))
+        alive = np.flatnonzero(~dead)
+        known = None if errors is None else errors[alive]
+        return pairs + [
+            (int(alive[i]), int(alive[j])) for i, j in parallel(point.hidden[alive], known)
+        ]
+
+    def angle_errors(self, point: Point, residuals: Residuals) -> tuple[Matrix, Matrix]:
+        """Estimate the errors of the angles of rows of W and of columns of A, in radians.
+
+        Each of shape (n_hidden,), from the diagonal of the normal matrix: half of the samples are
+        on the active side of a unit, so that sum s u u^T is about weight / 2 in white coordinates.
+        """
+        k = self.coordinates.n_free
+        size = np.linalg.norm(point.outputs[:, :k], axis=0)
+        variance = residuals.loss / (residuals.weight * self.n_outputs)
+        tiny = np.finfo(float).tiny
+        error = np.sqrt(2 * variance / np.maximum(size**2 * residuals.weight, tiny))
+        dimension = self.coordinates.to_inputs.shape[1]
+        return error * np.sqrt(dimension - 1), error * np.sqrt(self.n_outputs - 1)
 
     def repaired(self, point: Point) -> Point | None:
         """Merge doubled units, and set free ones where the residual bends most.
@@ -239,6 +271,29 @@ class Problem:
             active = np.where(unit > 0, unit, self.slope * unit)
             outputs[:, j] = active @ residual / (active @ active)
         return Point(hidden, outputs)
+
+
+def parallel(rows: Matrix, errors: Matrix | None = None) -> list[tuple[int, int]]:
+    """List the pairs of rows that are parallel or opposite.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_columns)
+    errors : ndarray of shape (n_rows,), default=None
+        Standard errors of their angles, in radians; rows within three of them count too.
+
+    Returns
+    -------
+    pairs : list of (int, int)
+    """
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = rows / np.where(length > 0, length, 1)
+    cosine = np.minimum(np.abs(units @ units.T), 1.0)
+    close = cosine > PARALLEL
+    if errors is not None:
+        close |= np.arccos(cosine) < 3 * np.hypot(errors[:, None], errors)
+    first, second = np.nonzero(np.triu(close, 1))
+    return list(zip(first.tolist(), second.tolist(), strict=True))
 
 
 def search(
@@ -274,6 +329,7 @@ def search(
     others = problem.moment_starts(rng)
     fits: list[Fit] = []
     point: Point | None = start
+    repaired = False
     scale = problem.sample.weight
     while True:
         assert point is not None
@@ -292,12 +348,24 @@ def search(
             misfit = problem.misfit(fit.point)
             if trusted and fit.converged and misfit < MISFIT and not flaws:
                 return fits, "spectral", misfit
-        losses = sorted(one.residuals.loss for one in fits)
-        if len(fits) > 1 and losses[1] - losses[0] <= _AGREEMENT * problem.unit * losses[0]:
-            return fits, "agreement", problem.misfit(best.point)
-        if len(fits) >= max_starts:
-            return fits, "none", problem.misfit(best.point)
-        point = problem.repaired(fit.point) if flaws else None
+        lowest = best.residuals.loss
+        agreeing = sum(
+            one.residuals.loss - lowest <= _AGREEMENT * problem.unit * lowest for one in fits
+        )
+        if agreeing > 1 or len(fits) >= min(_SEVERAL, max_starts):
+            misfit = problem.misfit(best.point)
+            # With a lack of fit the model is wrong, or the starts are all in one wrong valley,
+            # of which there are many where biases are free.
+            needed = 2 if misfit < MISFIT else _SEVERAL
+            if agreeing >= needed and not (problem.fit_intercept and misfit >= MISFIT):
+                return fits, "agreement", misfit
+            if len(fits) >= _SEVERAL and misfit < MISFIT:
+                return fits, "no lack of fit", misfit
+            if len(fits) >= max_starts:
+                return fits, "none", misfit
+        # A flaw that comes back after a repair belongs to the network, or to the samples.
+        point = problem.repaired(fit.point) if flaws and fit is best and not repaired else None
+        repaired = point is not None
         point = next(others) if point is None else point
 
 
@@ -326,10 +394,7 @@ def settle(problem: Problem, fit: Fit, random_state: Any = None) -> list[Fit]:
     fits = []
     for kick in _KICKS:
         hidden, outputs = fit.point.hidden.copy(), fit.point.outputs
-        size = np.maximum((outputs[:, :k] ** 2).sum(axis=0), np.finfo(float).tiny)
-        variance = fit.residuals.loss / fit.residuals.weight / problem.n_outputs
-        # Half of the samples are on the active side: sum s u u^T is about n / 2.
-        errors = np.sqrt(2 * variance / (size * fit.residuals.weight))
+        errors = problem.angle_errors(fit.point, fit.residuals)[0] / np.sqrt(hidden.shape[1])
         errors = np.minimum(errors, 1.0)
         hidden[:k] += kick * errors[:, None] * rng.standard_normal(hidden[:k].shape)
         hidden[:k] /= np.linalg.norm(hidden[:k], axis=1, keepdims=True)

@@ -30,7 +30,7 @@ from fastsym.gauss_newton import (
     minimise,
 )
 from fastsym.network import TwoLayerNetwork
-from fastsym.problem import PARALLEL, Problem, search, settle
+from fastsym.problem import Problem, parallel, search, settle
 from fastsym.residuals import Residuals
 from fastsym.sources import PairedRows
 from fastsym.staging import one_blas_thread
@@ -125,9 +125,10 @@ class Refinement:
     certificate : str
         Why it is held for the global optimum: "exact" (only rounding is left), "spectral" (a
         clear spectral start and no lack of fit), "agreement" (two starts ended at the same lowest
-        loss), or "none".
+        loss; four if there is a lack of fit), "no lack of fit" (lowest of at least four starts,
+        the residual like noise), or "none".
     misfit : float
-        Lack of fit: dependence of the residual on even functions of x, in standard deviations.
+        Lack of fit: dependence of the residual on x, in standard deviations (`Problem.misfit`).
     start_losses : list of float
         Loss of each start on the samples in memory, in order.
     noise_covariance : ndarray of shape (n_outputs, n_outputs)
@@ -236,14 +237,15 @@ def refine(
     trusted : bool, default=False
         Whether the start comes from a clear spectral gap. If so, and its optimum shows no lack of
         fit, no other start is tried. Otherwise starts that agree with the linear part of y, A W,
-        are tried until the two lowest losses agree within a tenth of what the weights explain by
-        chance, or max_starts are used up.
+        are tried until two (four, where the residual depends on x) agree on the lowest loss within
+        a hundredth of what the weights explain by chance, or the lowest of four shows no lack of
+        fit, or max_starts are used up.
     second_start : callable, default=None
         Asked for another network when nothing certifies the first; None if there is none.
     fit_intercept : bool, default=False
         Fit hidden biases and an output intercept too. They begin at those of the start. The method
         of moments does not know of them, so that nothing is promised when they are large: the
-        optimum found is certified only if starts agree.
+        optimum found is certified only if its residual shows no lack of fit.
     max_starts : int, default=20
     max_passes : int, default=4
         Passes over all samples at most; none is needed if the samples fit in memory
@@ -423,30 +425,32 @@ def result_of(
 
 
 def _warn(problem: Problem, fit: Fit, result: Refinement) -> None:
-    flaws = problem.flaws(fit.point)
+    hidden_errors, output_errors = problem.angle_errors(fit.point, fit.residuals)
+    flaws = problem.flaws(fit.point, hidden_errors)
     if flaws:
         dead = [i for i, j in flaws if i == j]
         alike = [pair for pair in flaws if pair[0] != pair[1]]
         parts = []
         if alike:
-            parts.append(f"hidden units with parallel rows of W: {alike}")
+            parts.append(
+                f"hidden units whose rows of W are parallel, within three standard errors: {alike}"
+            )
         if dead:
-            parts.append(f"hidden units that do nothing: {dead}")
+            parts.append(f"hidden units that do nothing beyond the noise: {dead}")
         warnings.warn(
-            f"the network is not identifiable, its weights are one choice of many: "
-            f"{'; '.join(parts)}; use a smaller n_hidden than {result.network.n_hidden}",
+            f"the network is not identifiable from these samples, its weights are one choice of "
+            f"many: {'; '.join(parts)}; use a smaller n_hidden than {result.network.n_hidden}",
             IdentifiabilityWarning,
             stacklevel=6,
         )
-    columns = fit.point.outputs[:, : problem.coordinates.n_free]
-    size = np.linalg.norm(columns, axis=0)
-    columns = columns / np.where(size > 0, size, 1)
-    first, second = np.nonzero(np.triu(np.abs(columns.T @ columns) > PARALLEL, 1))
-    if len(first) and problem.n_outputs > 1:
-        pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+    units = [i for i in range(problem.coordinates.n_free) if (i, i) not in flaws]
+    columns = fit.point.outputs[:, units].T
+    if problem.n_outputs > 1 and (alike := parallel(columns, output_errors[units])):
+        pairs = [(units[i], units[j]) for i, j in alike]
         warnings.warn(
-            f"columns of A of the hidden units {pairs} are parallel: the method of moments cannot "
-            "tell these units apart, and the fit rests on the refinement alone",
+            f"columns of A of the hidden units {pairs} are parallel, within three standard errors: "
+            "the method of moments cannot tell these units apart, and the fit rests on the "
+            "refinement alone",
             IdentifiabilityWarning,
             stacklevel=6,
         )
@@ -461,9 +465,9 @@ def _warn(problem: Problem, fit: Fit, result: Refinement) -> None:
         lowest = sorted(result.start_losses)[:2]
         warnings.warn(
             f"the optimum is not certified: {len(result.start_losses)} starts gave lowest losses "
-            f"{', '.join(f'{loss:.6g}' for loss in lowest)}, no two alike, and the residual "
-            f"depends on x (lack of fit {result.misfit:.1f} standard deviations); a start in doubt "
-            "has a poor spectral gap: use more samples or a smaller n_hidden",
+            f"{', '.join(f'{loss:.6g}' for loss in lowest)}, no two alike (lack of "
+            f"fit {result.misfit:.1f} standard deviations): the samples are few or noisy for these "
+            "weights, or n_hidden is not theirs",
             ConvergenceWarning,
             stacklevel=6,
         )

@@ -153,7 +153,9 @@ class StreamRefiner:
                 sample,
                 start,
                 sample=sample,
-                trusted=solution is not None and solution.diagnostics.clear,
+                trusted=solution is not None
+                and solution.diagnostics.clear
+                and not self._fit_intercept,
                 fit_intercept=self._fit_intercept,
                 n_jobs=self._n_jobs,
                 random_state=self._random_state,
@@ -216,6 +218,7 @@ class StreamRefiner:
         else:
             start = problem.point(self._solution.network)
         clear = self._solution is not None and self._solution.diagnostics.clear
+        clear = clear and not self._fit_intercept
         self._fits, self._certificate, self._misfit = search(
             problem, start, clear, _MAX_STARTS, as_generator(self._random_state)
         )

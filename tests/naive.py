@@ -58,6 +58,42 @@ def distinguishing_matrix(x, y):
     )
 
 
+def activations(X, hidden, slope, weights=None):
+    """Inputs u = (1, x), slopes s and units h = s (W u), rows times sqrt(weight)."""
+    root = np.sqrt(np.ones(len(X)) if weights is None else weights)[:, None]
+    u = np.concatenate([np.ones((len(X), 1)), X], axis=1) * root
+    t = u @ hidden.T
+    s = np.where(t > 0, 1.0, slope)
+    return u, s, s * t, root
+
+
+def residuals(X, Y, hidden, outputs, slope, weights=None):
+    """Sums as fastsym.residuals.Residuals defines them."""
+    u, s, h, root = activations(X, hidden, slope, weights)
+    r = Y * root - h @ outputs.T
+    return {
+        "hidden_gradient": np.einsum("no,oi,ni,na->ia", r, outputs, s, u),
+        "output_gradient": np.einsum("no,ni->oi", r, h),
+        "residual_moment": np.einsum("no,np->op", r, r),
+    }
+
+
+def mask_moments(X, hidden, slope, weights=None):
+    """Sum of s_i s_j u_a u_b over pairs (i, j) and (a, b)."""
+    u, s, _, _ = activations(X, hidden, slope, weights)
+    return pairs(s).T @ pairs(u)
+
+
+def jacobian(X, hidden, outputs, slope):
+    """Derivatives of the outputs by (hidden, outputs), shape (n m, k (1 + d) + m k)."""
+    u, s, h, _ = activations(X, hidden, slope)
+    m = len(outputs)
+    by_hidden = np.einsum("oi,ni,na->noia", outputs, s, u)
+    by_outputs = np.einsum("op,ni->nopi", np.eye(m), h)
+    n = len(X)
+    return np.concatenate([by_hidden.reshape(n * m, -1), by_outputs.reshape(n * m, -1)], axis=1)
+
+
 def antithetic(X):
     """Samples that are symmetric to the last bit: each x with its -x."""
     return np.concatenate([X, -X])
