@@ -75,16 +75,18 @@ def lbfgs(X, Y, k, seed=0):
     return _weights((W, A))
 
 
-def lbfgs_to(X, Y, k, loss_wanted, seed=0, max_iter=2000):
+def lbfgs_to(X, Y, k, loss_wanted, seed=0, max_iter=2000, own_tolerances=False):
     """L-BFGS stopped as soon as the mean squared residual norm is at most loss_wanted.
 
-    Returns the weights, the seconds until then, and whether it got there.
+    own_tolerances: those that PyTorch sets, 1e-7 for the gradient and 1e-9 for changes. Returns the
+    weights, the seconds until then, and whether it got there.
     """
+    gradient, change = (1e-7, 1e-9) if own_tolerances else (1e-14, 1e-16)
     W, A = _network(X, Y, k, seed)
     x, y = torch.tensor(X), torch.tensor(Y)
     optimizer = torch.optim.LBFGS(
         [W, A], max_iter=max_iter, max_eval=2 * max_iter, history_size=20,
-        line_search_fn="strong_wolfe", tolerance_grad=1e-14, tolerance_change=1e-16,
+        line_search_fn="strong_wolfe", tolerance_grad=gradient, tolerance_change=change,
     )  # fmt: skip
     start = time.perf_counter()
     reached = []

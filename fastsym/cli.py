@@ -12,7 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from fastsym.moments import MomentAccumulator
-    from fastsym.spectral import SpectralSolution
+    from fastsym.network import TwoLayerNetwork
+    from fastsym.spectral import Diagnostics
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,16 +55,59 @@ def fit(
     y: OutputArgument,
     hidden: HiddenOption = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", help="Model file.")] = Path("model.npz"),
+    refine: Annotated[
+        bool, typer.Option(help="Refine to the least-squares optimum, or stop at the moments.")
+    ] = True,
+    negative_slope: Annotated[
+        float, typer.Option(help="Slope of the activation for negative arguments.")
+    ] = 0.0,
+    intercept: Annotated[
+        bool, typer.Option("--intercept", help="Fit hidden biases and an output intercept too.")
+    ] = False,
     method: MethodOption = "uwedge",
     compute_dtype: DtypeOption = "float64",
     jobs: JobsOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a network to a pair of .npy files, in one pass and with bounded memory."""
+    """Fit a network to a pair of .npy files, with bounded memory.
+
+    Refined, the files are read two to four times; with --no-refine once, and --method counts.
+    """
     _check_folder(out)
-    accumulated = _accumulate(x, y, hidden, None, compute_dtype, jobs)
-    _solve_and_save(accumulated, method, seed, out, as_json)
+    if not refine:
+        if intercept:
+            raise ValueError("--intercept needs --refine: moments know nothing of intercepts.")
+        accumulated = _accumulate(x, y, hidden, None, compute_dtype, jobs, negative_slope)
+        _solve_and_save(accumulated, method, seed, out, as_json)
+        return
+    if method != "uwedge":
+        raise ValueError(f"--method {method} needs --no-refine.")
+    from fastsym.estimator import TwoLayerRegressor
+    from fastsym.sources import open_npy_pair
+
+    model = TwoLayerRegressor(
+        _hidden(hidden),
+        fit_intercept=intercept,
+        negative_slope=negative_slope,
+        compute_dtype=compute_dtype,
+        n_jobs=jobs,
+        random_state=seed,
+    ).fit_source(open_npy_pair(x, y))
+    model.network_.save(out)
+    refined = model.refinement_
+    _report(
+        {
+            "model": str(out),
+            **describe(model.network_, getattr(model, "diagnostics_", None)),
+            "n_samples": refined.n_samples,
+            "loss": refined.loss,
+            "n_passes": refined.n_passes,
+            "converged": refined.converged,
+            "certificate": refined.certificate,
+        },
+        as_json,
+    )
 
 
 @app.command()
@@ -127,6 +171,8 @@ def info(
             "n_features": net.n_features,
             "n_hidden": net.n_hidden,
             "n_outputs": net.n_outputs,
+            "negative_slope": net.negative_slope,
+            "intercepts": bool(net.hidden_intercept.any() or net.output_intercept.any()),
         }
     else:
         accumulated = moments.MomentAccumulator.load(file)
@@ -235,7 +281,13 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _accumulate(
-    x: Path, y: Path, hidden: str, frame: Path | None, compute_dtype: str, jobs: int | None
+    x: Path,
+    y: Path,
+    hidden: str,
+    frame: Path | None,
+    compute_dtype: str,
+    jobs: int | None,
+    negative_slope: float = 0.0,
 ) -> "MomentAccumulator":
     from fastsym.engine import accumulate
     from fastsym.moments import MomentAccumulator
@@ -246,12 +298,17 @@ def _accumulate(
     with progress_bar("accumulating", source.n_samples) as advance:
         return accumulate(
             source,
-            int(hidden) if hidden.lstrip("-").isdigit() else hidden,
+            _hidden(hidden),
             frame=shared,
             compute_dtype=compute_dtype,
+            negative_slope=negative_slope,
             n_jobs=jobs,
             callback=advance,
         )
+
+
+def _hidden(hidden: str) -> int | str:
+    return int(hidden) if hidden.lstrip("-").isdigit() else hidden
 
 
 def _solve_and_save(
@@ -261,7 +318,7 @@ def _solve_and_save(
 
     solution = spectral.solve(accumulated.moments(), method=method, random_state=seed)
     solution.network.save(out)
-    _report({"model": str(out), **describe(solution)}, as_json)
+    _report({"model": str(out), **describe(*solution)}, as_json)
 
 
 def _machine() -> dict[str, Any]:
@@ -280,14 +337,18 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def describe(solution: "SpectralSolution") -> dict[str, Any]:
-    """Sizes and diagnostics of a solution as plain values."""
-    network, diagnostics = solution
-    return {
-        "n_samples": diagnostics.n_samples,
+def describe(network: "TwoLayerNetwork", diagnostics: "Diagnostics | None") -> dict[str, Any]:
+    """Sizes of a network and diagnostics of its moments, if there are any, as plain values."""
+    sizes = {
         "n_features": network.n_features,
         "n_hidden": network.n_hidden,
         "n_outputs": network.n_outputs,
+    }
+    if diagnostics is None:
+        return sizes
+    return {
+        "n_samples": diagnostics.n_samples,
+        **sizes,
         "gap": diagnostics.gap,
         "residual": diagnostics.residual,
         "condition_z": diagnostics.condition_z,

@@ -47,6 +47,9 @@ def test_fit_predict_and_info(files, run, tmp_path):
     report = json.loads(out)
     assert code == 0
     assert (report["n_samples"], report["n_hidden"]) == (40_000, 3)
+    assert report["converged"] is True
+    assert report["certificate"] == "spectral"
+    assert 1 <= report["n_passes"] <= 4
     fitted = TwoLayerNetwork.load(model)
     assert max(parameter_error(network, fitted)) < 0.01
 
@@ -59,7 +62,26 @@ def test_fit_predict_and_info(files, run, tmp_path):
     code, out, _ = run("info", model, "--json")
     assert json.loads(out) == {
         "file": str(model), "kind": "network", "n_features": 6, "n_hidden": 3, "n_outputs": 4,
+        "negative_slope": 0.0, "intercepts": False,
     }  # fmt: skip
+
+
+def test_fit_options(files, run, tmp_path):
+    folder, network = files
+    args = ("fit", folder / "X.npy", folder / "Y.npy", "--hidden", 3, "-o", tmp_path / "m.npz")
+    code, out, _ = run(*args, "--no-refine", "--json")
+    assert code == 0
+    assert "loss" not in json.loads(out)
+    spectral = TwoLayerNetwork.load(tmp_path / "m.npz")
+    code, out, _ = run(*args, "--intercept", "--negative-slope", 0.1, "--json")
+    assert code == 0
+    leaky = TwoLayerNetwork.load(tmp_path / "m.npz")
+    assert leaky.negative_slope == 0.1
+    assert leaky.output_intercept.any()
+    run(*args)
+    refined = TwoLayerNetwork.load(tmp_path / "m.npz")
+    errors = [sum(parameter_error(network, n)) for n in (refined, spectral)]
+    assert errors[0] < errors[1]
 
 
 def test_one_neuron_reports_valid_json(files, run, tmp_path):
@@ -151,7 +173,7 @@ def bad_inputs(folder, tmp):
         "n_hidden must be \"auto\" or an integer of at least 1, got -2": (
             "fit", x, y, "--hidden", "-2", "-o", out,
         ),
-        "method must be one of": ("fit", x, y, "--method", "jade", "-o", out),
+        "method must be one of": ("fit", x, y, "--no-refine", "--method", "jade", "-o", out),
         "compute_dtype must be": ("fit", x, y, "--compute-dtype", "int", "-o", out),
         "there is no folder": ("fit", x, y, "-o", tmp / "nowhere" / "m.npz"),
         "not a readable fastsym moments file": ("solve", tmp / "text.npz"),
