@@ -93,7 +93,10 @@ def fit(
         compute_dtype=compute_dtype,
         n_jobs=jobs,
         random_state=seed,
-    ).fit_source(open_npy_pair(x, y))
+    )
+    source = open_npy_pair(x, y)
+    with progress_bar("fitting", source.n_samples) as advance:
+        model.fit_source(source, advance)
     model.network_.save(out)
     refined = model.refinement_
     _report(

@@ -1,6 +1,7 @@
 """The scikit-learn estimator."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -186,13 +187,17 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X, Y = self._check_samples(X, y, reset=True)
         return self._fit_source(from_arrays(X, Y, sample_weight))
 
-    def fit_source(self, source: PairedRows) -> "TwoLayerRegressor":
+    def fit_source(
+        self, source: PairedRows, callback: Callable[[int], object] | None = None
+    ) -> "TwoLayerRegressor":
         """Fit the network to a source of samples, as `fastsym.sources` makes them of files.
 
         Parameters
         ----------
         source : PairedRows
             It is read by blocks, more than once.
+        callback : callable, default=None
+            Called with the number of rows read so far in the present pass over all samples.
 
         Returns
         -------
@@ -215,19 +220,21 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._forget()
         self._check_parameters()
         self._flat_output = False
-        return self._fit_source(source)
+        return self._fit_source(source, callback)
 
     @one_blas_thread()
-    def _fit_source(self, source: PairedRows) -> "TwoLayerRegressor":
+    def _fit_source(
+        self, source: PairedRows, callback: Callable[[int], object] | None = None
+    ) -> "TwoLayerRegressor":
         if not self.refine:
-            return self._set_solution(self._moments(source))
+            return self._set_solution(self._moments(source, callback=callback))
         k = check_n_hidden(self.n_hidden)
         if k is None:
             k = pilot_frame(source, negative_slope=self.negative_slope).n_hidden
         sample = spread_sample(source, k)
         self._solution: spectral.SpectralSolution | None = self._solve(sample, k)
         self._say(self._solution)
-        self._refine_on(source, sample, k)
+        self._refine_on(source, sample, k, callback)
         self.n_features_in_ = self.network_.n_features
         return self
 
@@ -321,7 +328,13 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._refine_on(source, spread_sample(source, start.n_hidden), start.n_hidden)
         return self
 
-    def _refine_on(self, source: PairedRows, sample: PairedRows, k: int) -> None:
+    def _refine_on(
+        self,
+        source: PairedRows,
+        sample: PairedRows,
+        k: int,
+        callback: Callable[[int], object] | None = None,
+    ) -> None:
         refinement = self.__dict__.get("_refinement")
         if refinement is not None:
             start = refinement.network
@@ -352,6 +365,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             random_state=self.random_state,
             verbose=self.verbose,
+            callback=callback,
         )
         self._refinement = replace(refinement, n_passes=refinement.n_passes + passes)
         self._warn_of_doubt()
@@ -364,14 +378,19 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if diagnostics.doubt and not (self._refinement.converged and diagnostics.shown):
             warnings.warn(diagnostics.doubt, SpectralGapWarning, stacklevel=6)
 
-    def _moments(self, source: PairedRows, n_hidden: int | None = None) -> Moments:
+    def _moments(
+        self,
+        source: PairedRows,
+        n_hidden: int | None = None,
+        callback: Callable[[int], object] | None = None,
+    ) -> Moments:
         """Moments of all rows of a source, in one pass or two."""
         wanted = self.n_hidden if n_hidden is None else n_hidden
         frame = pilot_frame(source, wanted, negative_slope=self.negative_slope)
         how: dict[str, Any] = {"compute_dtype": self.compute_dtype, "n_jobs": self.n_jobs}
         if frame.n_hidden < _TWO_PASSES or self.negative_slope or frame.even_radius:
             how["negative_slope"] = self.negative_slope
-            return accumulate(source, frame=frame, **how).finish()
+            return accumulate(source, frame=frame, callback=callback, **how).finish()
         linear = accumulate_linear(source, frame, **how)
         white = spectral.whiten(linear)
         return accumulate_direct(source, linear, white.input_map, white.output_map, **how)

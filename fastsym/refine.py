@@ -220,6 +220,7 @@ def refine(
     n_jobs: int | None = None,
     random_state: Any = None,
     verbose: int = 0,
+    callback: Callable[[int], object] | None = None,
 ) -> Refinement:
     """Bring a network to the least-squares optimum of a source of samples.
 
@@ -256,6 +257,9 @@ def refine(
         Of further starts. None: fixed.
     verbose : int, default=0
         1 prints loss, gradient norm and promised decrease of each start and pass.
+    callback : callable, default=None
+        Called with the number of rows read so far in the present pass over all samples, after each
+        block.
 
     Returns
     -------
@@ -299,7 +303,7 @@ def refine(
     n_evaluations = sum(len(one.history) for one in [*fits, *near])
     whole = sample.n_samples >= source.n_samples
     if not whole:
-        fit = _polish(source, problem, fit, max_passes, n_jobs, say)
+        fit = _polish(source, problem, fit, max_passes, n_jobs, say, callback)
     return result_of(
         problem,
         fit,
@@ -319,6 +323,7 @@ def _polish(
     max_passes: int,
     n_jobs: int | None,
     say: Callable[[str], object],
+    callback: Callable[[int], object] | None,
 ) -> Fit:
     """Go over all samples with the normal matrix of the sample."""
     coordinates, scale = problem.coordinates, 1.0
@@ -334,6 +339,7 @@ def _polish(
             problem.slope,
             n_jobs=n_jobs,
             check=passes == 1,
+            callback=callback,
         )
         scale = total.weight / problem.sample.weight
         return total

@@ -23,6 +23,7 @@ import json
 import numpy as np
 from fastsym import MomentAccumulator, make_two_layer
 from fastsym._kernels import MACHINE
+from fastsym.residuals import Sample
 from tests import naive
 
 errors = {}
@@ -35,6 +36,18 @@ for dtype in ("float64", "float32"):
         for name, value in naive.moments(X, Y, moments.frame).items():
             error = np.abs(getattr(moments, name) - value).max() / np.abs(value).max()
             worst = max(worst, float(error))
+    if dtype == "float64":
+        for n, d, k, m in [(333, 1, 1, 1), (200, 7, 5, 5), (129, 17, 10, 12)]:
+            rng = np.random.default_rng(0)
+            X, Y = rng.standard_normal((n, d)), rng.standard_normal((n, m))
+            hidden, outputs = rng.standard_normal((k, 1 + d)), rng.standard_normal((m, k))
+            sample = Sample(X, Y)
+            sums = sample.residuals(hidden, outputs, 0.1)
+            pairs = [(sample.mask_moments(hidden, 0.1), naive.mask_moments(X, hidden, 0.1))]
+            for name, value in naive.residuals(X, Y, hidden, outputs, 0.1).items():
+                pairs.append((getattr(sums, name), value))
+            for got, value in pairs:
+                worst = max(worst, float(np.abs(got - value).max() / np.abs(value).max()))
     errors[dtype] = worst
 print(json.dumps({"name": MACHINE.name, **errors}))
 """

@@ -467,3 +467,54 @@ def test_n_hidden_must_be_the_frames():
     X, Y, _ = make_two_layer(100, 3, 2, 2, random_state=0)
     with pytest.raises(ValueError, match="n_hidden=1 differs from the frame's, 2"):
         MomentAccumulator(1, frame=estimate_frame(X, Y, 2))
+
+
+@given(st.integers(0, 9000), st.integers(0, 2**31))
+def test_weights_are_repeats_in_any_chunks_and_merged(cut, seed):
+    rng = np.random.default_rng(seed)
+    X, Y, _ = make_two_layer(9000, 3, 2, 2, noise=0.1, distribution="student_t", random_state=4)
+    weights = rng.integers(0, 3, 9000).astype(float)
+    frame = estimate_frame(X[:4000], Y[:4000], 2)
+    assert frame.even_radius > 0
+    how = {"frame": frame, "negative_slope": 0.2}
+    whole = MomentAccumulator(**how).update(X, Y, weights)
+    parts = MomentAccumulator(**how)
+    parts.update(X[:cut], Y[:cut], weights[:cut]).update(X[cut:], Y[cut:], weights[cut:])
+    assert_same_bits(whole, parts)
+    times = weights.astype(int)
+    repeated = MomentAccumulator(**how).update(np.repeat(X, times, 0), np.repeat(Y, times, 0))
+    expected, got = repeated.moments(), whole.moments()
+    for name in ("second", "pair_cross", "yyxx", "yxxx", "xxxx"):
+        value = getattr(expected, name)
+        np.testing.assert_allclose(
+            getattr(got, name), value, rtol=1e-10, atol=1e-10 * np.abs(value).max(), err_msg=name
+        )
+    one = MomentAccumulator(**how).update(X[:cut], Y[:cut], weights[:cut])
+    two = MomentAccumulator(**how).update(X[cut:], Y[cut:], weights[cut:])
+    merged = (one + two).moments()
+    np.testing.assert_allclose(merged.yyxx, got.yyxx, rtol=1e-10, atol=1e-12)
+    assert merged.n_samples == got.n_samples == (weights > 0).sum()
+
+
+def test_weighted_and_leaky_accumulators_are_saved_whole(tmp_path):
+    X, Y, _ = make_two_layer(20_000, 3, 2, 2, noise=0.1, random_state=4)
+    weights = np.random.default_rng(0).random(20_000) + 0.1
+    half = MomentAccumulator(2, negative_slope=0.3).update(X[:9000], Y[:9000], weights[:9000])
+    loaded = MomentAccumulator.load(half.save(tmp_path / "m.npz"))
+    for accumulator in (half, loaded):
+        accumulator.update(X[9000:], Y[9000:], weights[9000:])
+    assert_same_bits(half, loaded)
+    np.testing.assert_array_equal(half.moments().xxxx, loaded.moments().xxxx)
+    with pytest.raises(ValueError, match="negative_slope"):
+        half.merge(MomentAccumulator(2).update(X[:100], Y[:100]))
+
+
+def test_pilots_with_weights_are_those_of_repeats():
+    X, Y, _ = make_two_layer(3000, 4, 2, 3, noise=0.1, distribution="laplace", random_state=4)
+    weights = np.random.default_rng(0).integers(1, 4, 3000)
+    a = estimate_frame(X, Y, 2, sample_weight=weights)
+    b = estimate_frame(np.repeat(X, weights, axis=0), np.repeat(Y, weights, axis=0), 2)
+    np.testing.assert_allclose(a.correlations, b.correlations, rtol=1e-10)
+    np.testing.assert_allclose(np.abs(a.input_map), np.abs(b.input_map), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(a.input_scale, b.input_scale, rtol=1e-10)
+    assert a.even_radius == b.even_radius > 0

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fastsym import TwoLayerNetwork, make_two_layer, parameter_error
+from fastsym._files import write_arrays
 from fastsym.datasets import make_network
 from fastsym.metrics import match_neurons, output_error
 
@@ -107,3 +108,39 @@ def test_output_error():
     X, Y, network = make_two_layer(100, 3, 2, 2, noise=0.5, random_state=0)
     expected = np.linalg.norm(Y - network.predict(X)) ** 2 / np.linalg.norm(Y) ** 2
     np.testing.assert_allclose(output_error(Y, network.predict(X)), expected)
+
+
+def test_slope_and_intercepts(tmp_path, rng):
+    W, A = rng.standard_normal((3, 5)), rng.standard_normal((4, 3))
+    b, c = rng.standard_normal(3), rng.standard_normal(4)
+    network = TwoLayerNetwork(W, A, hidden_intercept=b, output_intercept=c, negative_slope=0.25)
+    X = rng.standard_normal((20, 5))
+    t = X @ W.T + b
+    expected = np.where(t > 0, t, 0.25 * t) @ A.T + c
+    np.testing.assert_allclose(network.predict(X), expected, atol=1e-14)
+    loaded = TwoLayerNetwork.load(network.save(tmp_path / "n.npz"))
+    np.testing.assert_array_equal(loaded.predict(X), network.predict(X))
+    assert loaded.negative_slope == 0.25
+
+
+def test_files_of_version_1_are_read(tmp_path, rng):
+    W, A = rng.standard_normal((3, 5)), rng.standard_normal((4, 3))
+    old = write_arrays(tmp_path / "old", "network", 1, {"hidden_weights": W, "output_weights": A})
+    loaded = TwoLayerNetwork.load(old)
+    np.testing.assert_array_equal(loaded.hidden_weights, W)
+    assert loaded.negative_slope == 0
+    assert not loaded.hidden_intercept.any()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"hidden_intercept": [1.0]}, r"hidden_intercept must hold 2 finite numbers, got shape"),
+        ({"output_intercept": [np.nan]}, "output_intercept must hold 1 finite numbers"),
+        ({"negative_slope": 1.0}, "negative_slope must be a number from 0 to below 1, got 1.0"),
+        ({"negative_slope": "leaky"}, "negative_slope must be a number"),
+    ],
+)
+def test_bad_slope_and_intercepts(how, message):
+    with pytest.raises(ValueError, match=message):
+        TwoLayerNetwork([[1.0, 0.0], [0.0, 1.0]], [[1.0, 2.0]], **how)
