@@ -23,6 +23,8 @@ HEAVY_TAILS = 1.1
 _RADIUS = 2.0  # even weight: radius of half weight, squared, in units of E|x'|^2
 _SIGN_DRAWS = 20
 _SIGN_MARGIN = 1.25
+_SIGN_ROWS = 4096  # used at most, or so many for each column
+_SIGN_SAMPLES = 16
 _EVEN_SAMPLES_PER_TERM = 3
 _EVEN_ROWS = 4096
 _EVEN_SAMPLES = 8  # for each term; more would cost time and change the variance little
@@ -192,12 +194,16 @@ def _noise_floor(
     breaks their tie to y, whatever the tails and the variances that change from sample to sample.
     """
     n, rank = x.shape
-    y = residual @ whiten_y
+    step = max(1, n // max(_SIGN_ROWS, _SIGN_SAMPLES * (rank + whiten_y.shape[1])))
+    x, y = x[::step], residual[::step] @ whiten_y
+    used = len(x)
     generator = np.random.default_rng(0)  # part of the method: the same data give the same frame
     largest = 0.0
     for _ in range(_SIGN_DRAWS):
-        signs = np.where(generator.random((n, 1)) < 0.5, -1.0, 1.0)
-        largest = max(largest, float(np.linalg.norm(x.T @ (y * signs) / n, 2)))
+        signs = np.where(generator.random((used, 1)) < 0.5, -1.0, 1.0)
+        largest = max(largest, float(np.linalg.norm(x.T @ (y * signs) / used, 2)))
+    # What chance reaches falls with the root of the number of samples.
+    largest *= np.sqrt(used / n)
     # Fitting `rank` regressors has shrunk the residual.
     return _SIGN_MARGIN * largest / np.sqrt(max(1 - rank / n, 1 / n))
 

@@ -114,7 +114,8 @@ class Refinement:
     network : TwoLayerNetwork
         Rows of W (with their biases) of unit length.
     loss : float
-        Mean over all samples of the squared norm of the residual.
+        Mean over all samples of the squared norm of the residual. After a last step that was not
+        evaluated, that of the last pass less what the linearised problem promised.
     n_samples : int
     n_passes : int
         Passes over all samples; 0 if they were all in memory.
@@ -360,6 +361,7 @@ def _polish(
         tolerance=PASS_TOLERANCE * problem.unit * share,
         max_evaluations=max_passes,
         damping=0.0,
+        last_step=True,
         report=lambda one: say(
             f"fastsym: pass {passes} over {source.n_samples} samples: loss {one.loss:.6g}, "
             f"gradient norm {one.gradient_norm:.2g}, promised decrease {one.decrement:.2g}"
@@ -408,7 +410,9 @@ def result_of(
         normal, normal_weight = problem.normal(fit.point), problem.sample.weight
     freedom = residuals.weight - problem.n_parameters / problem.n_outputs
     noise = residuals.residual_moment / residuals.weight
-    decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
+    decrement = fit.promised
+    if decrement is None:
+        decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
     result = Refinement(
         network=problem.network(fit.point),
         loss=residuals.loss / residuals.weight,

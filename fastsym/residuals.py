@@ -6,7 +6,7 @@ rows (bias, w), and a unit with weights (1, 0 ...) is the constant that carries 
 intercept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Residuals:
     def loss(self) -> float:
         """Sum of squared residuals."""
         return float(np.trace(self.residual_moment))
+
+    def with_loss(self, loss: float) -> "Residuals":
+        """Scale the residual moment to another loss, for a step that is not evaluated."""
+        share = loss / self.loss if self.loss > 0 else 1.0
+        return replace(self, residual_moment=self.residual_moment * share)
 
 
 class _ResidualSums:

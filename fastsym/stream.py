@@ -302,14 +302,13 @@ class StreamRefiner:
         normal, point, predicted = self._step()
         weight = self._old_weight + self._new_weight
         loss = float(np.trace(self._residual_moment))
-        left = max(loss - predicted, 0.0) / loss if loss > 0 else 1.0
         residuals = Residuals(
             n_samples=self._n_samples,
             weight=weight,
             hidden_gradient=self._hidden_gradient,
             output_gradient=self._output_gradient,
-            residual_moment=self._residual_moment * left,
-        )
+            residual_moment=self._residual_moment,
+        ).with_loss(max(loss - predicted, 0.0))
         norm = 2 * np.hypot(
             np.linalg.norm(self._hidden_gradient), np.linalg.norm(self._output_gradient)
         )
