@@ -91,7 +91,7 @@ def single():
         for seed in range(3):
             X, Y, network = fastsym.make_two_layer(n, 10, 10, 10, noise=noise, random_state=seed)
             double, single = (
-                fastsym.TwoLayerRegressor(10, compute_dtype=dtype).fit(X, Y).network_
+                fastsym.TwoLayerRegressor(10, refine=False, compute_dtype=dtype).fit(X, Y).network_
                 for dtype in ("float64", "float32")
             )
             errors = [fastsym.parameter_error(network, e) for e in (double, single)]
