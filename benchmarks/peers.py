@@ -8,10 +8,7 @@ import time
 import warnings
 
 import numpy as np
-import torch
 from sklearn.neural_network import MLPRegressor
-from torch_levenberg_marquardt.loss import MSELoss
-from torch_levenberg_marquardt.training import LevenbergMarquardtModule
 
 import fastsym
 from fastsym.refine import refine
@@ -21,6 +18,9 @@ BATCH = 256
 EPOCHS = 200
 
 
+# The peers are imported where they are used: asv imports every module of the suite.
+
+
 def random_weights(d, k, m, seed):
     """W and A with independent normal entries of variance 1 / d and 1 / k."""
     rng = np.random.default_rng(seed)
@@ -28,6 +28,8 @@ def random_weights(d, k, m, seed):
 
 
 def _network(X, Y, k, seed):
+    import torch
+
     W, A = random_weights(X.shape[1], k, Y.shape[1], seed)
     return [torch.nn.Parameter(torch.tensor(w)) for w in (W, A)]
 
@@ -38,6 +40,8 @@ def _weights(parameters):
 
 def adam(X, Y, k, seed=0):
     """PyTorch Adam: 200 epochs, learning rate 1e-2 with a cosine to zero."""
+    import torch
+
     torch.manual_seed(seed)
     W, A = _network(X, Y, k, seed)
     x, y = torch.tensor(X), torch.tensor(Y)
@@ -58,6 +62,8 @@ def adam(X, Y, k, seed=0):
 
 def lbfgs(X, Y, k, seed=0):
     """PyTorch L-BFGS: strong Wolfe line search, at most 2000 iterations."""
+    import torch
+
     W, A = _network(X, Y, k, seed)
     x, y = torch.tensor(X), torch.tensor(Y)
     optimizer = torch.optim.LBFGS(
@@ -81,6 +87,8 @@ def lbfgs_to(X, Y, k, loss_wanted, seed=0, max_iter=2000, own_tolerances=False):
     own_tolerances: those that PyTorch sets, 1e-7 for the gradient and 1e-9 for changes. Returns the
     weights, the seconds until then, and whether it got there.
     """
+    import torch
+
     gradient, change = (1e-7, 1e-9) if own_tolerances else (1e-14, 1e-16)
     W, A = _network(X, Y, k, seed)
     x, y = torch.tensor(X), torch.tensor(Y)
@@ -124,6 +132,10 @@ def mlp(X, Y, k, seed=0):
 
 def torch_lm(X, Y, k, seed=0, loss_wanted=0.0, seconds=60.0, steps=200):
     """torch-levenberg-marquardt: Cholesky, until loss_wanted, no progress, or `seconds`."""
+    import torch
+    from torch_levenberg_marquardt.loss import MSELoss
+    from torch_levenberg_marquardt.training import LevenbergMarquardtModule
+
     W, A = random_weights(X.shape[1], k, Y.shape[1], seed)
     model = torch.nn.Sequential(
         torch.nn.Linear(X.shape[1], k, bias=False),
