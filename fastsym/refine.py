@@ -475,7 +475,7 @@ def _warn(problem: Problem, fit: Fit, result: Refinement) -> None:
         lowest = sorted(result.start_losses)[:2]
         warnings.warn(
             f"the optimum is not certified: {len(result.start_losses)} starts gave lowest losses "
-            f"{', '.join(f'{loss:.6g}' for loss in lowest)}, no two alike (lack of "
+            f"{', '.join(f'{loss:.6g}' for loss in lowest)} (lack of "
             f"fit {result.misfit:.1f} standard deviations): the samples are few or noisy for these "
             "weights, or n_hidden is not theirs",
             ConvergenceWarning,
