@@ -55,9 +55,24 @@ def pilot_frame(
         return estimate_frame(X, Y, n_hidden, sample_weight=weights, negative_slope=negative_slope)
     except ValueError:
         # Rows of the pilot are not numbered as in the source: if one was bad, find the first.
-        for _ in _checked(source):
-            pass
+        check_source(source)
         raise
+
+
+def check_source(source: PairedRows) -> None:
+    """Read a source and raise at its first bad row.
+
+    Parameters
+    ----------
+    source : PairedRows
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite or not numeric; rows are numbered within the source.
+    """
+    for _ in _checked(source):
+        pass
 
 
 def accumulate(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from fastsym._validation import as_generator, check_pair
-from fastsym.engine import accumulate_residuals
+from fastsym.engine import accumulate_residuals, check_source
 from fastsym.exceptions import ConvergenceWarning, IdentifiabilityWarning
 from fastsym.gauss_newton import (
     DENSE_PARAMETERS,
@@ -94,6 +94,8 @@ def spread_sample(source: PairedRows, n_hidden: int) -> PairedRows:
     ------
     TypeError
         If the source cannot be read twice.
+    ValueError
+        If one of these samples is not finite; rows are numbered within the source.
     """
     if not (hasattr(source, "spread") and hasattr(source, "blocks")):
         raise TypeError(
@@ -102,7 +104,14 @@ def spread_sample(source: PairedRows, n_hidden: int) -> PairedRows:
             "mode, TwoLayerRegressor(refine=True).partial_fit."
         )
     rows = sample_rows(source.n_samples, source.X.shape[1], n_hidden, source.Y.shape[1])
-    return PairedRows(*source.spread(rows))
+    X, Y, weights = source.spread(rows)
+    try:
+        X, Y = check_pair(X, Y)
+    except ValueError:
+        # Rows of the sample are not numbered as in the source: find the first bad one there.
+        check_source(source)
+        raise
+    return PairedRows(X, Y, weights)
 
 
 @dataclass(frozen=True, eq=False)

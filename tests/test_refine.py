@@ -373,6 +373,17 @@ def test_sources_that_cannot_be_read_twice_are_refused():
         refine(stream, network)
 
 
+def test_bad_values_are_named_by_their_row_in_the_source(monkeypatch):
+    monkeypatch.setattr(refine_module, "SAMPLE_ROWS", 1000)
+    X, Y, _ = make_two_layer(20_000, 4, 3, 3, random_state=0)
+    for n_hidden in (3, "auto"):
+        for row in range(12_000, 12_040, 3):  # in the sample or not
+            bad = Y.copy()
+            bad[row, 1] = np.inf
+            with pytest.raises(ValueError, match=rf"Y contains infinity \(first in row {row}\)"):
+                TwoLayerRegressor(n_hidden).fit(X, bad)
+
+
 def test_refine_on_after_a_stream():
     X, Y, network = make_two_layer(30_000, 6, 4, 5, noise=0.3, random_state=0)
     model = TwoLayerRegressor(4, refine=False)
