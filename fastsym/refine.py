@@ -306,6 +306,9 @@ def refine(
         other = second_start()
         if other is not None:
             more, certificate, misfit = search(problem, problem.point(other), trusted, *how)
+            lowest = min(one.residuals.loss for one in more)
+            if min(one.residuals.loss for one in fits) < lowest:
+                certificate = "none"  # it speaks for an optimum that is not the lowest
             fits += more
     fit = min(fits, key=lambda one: one.residuals.loss)
     near = settle(problem, fit, random_state)
@@ -314,6 +317,8 @@ def refine(
     whole = sample.n_samples >= source.n_samples
     if not whole:
         fit = _polish(source, problem, fit, max_passes, n_jobs, say, callback)
+        if certificate == "exact" and not fit.exact:
+            certificate = "none"  # the sample is without noise, the rest is not
     return result_of(
         problem,
         fit,

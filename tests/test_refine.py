@@ -373,6 +373,20 @@ def test_sources_that_cannot_be_read_twice_are_refused():
         refine(stream, network)
 
 
+def test_noise_outside_of_the_sample_is_not_called_exact(monkeypatch):
+    monkeypatch.setattr(refine_module, "SAMPLE_ROWS", 1000)
+    X, Y, _ = make_two_layer(20_000, 4, 3, 3, random_state=0)
+    source = from_arrays(X, Y)
+    used = {x.tobytes() for x in source.spread(1000)[0]}
+    outside = np.array([x.tobytes() not in used for x in X])
+    Y[outside] += np.random.default_rng(0).standard_normal((outside.sum(), 3))
+    with pytest.warns(ConvergenceWarning):
+        model = TwoLayerRegressor(3).fit(X, Y)
+    assert model.refinement_.certificate == "none"
+    assert not model.converged_
+    assert 2 < model.loss_ < 4
+
+
 def test_bad_values_are_named_by_their_row_in_the_source(monkeypatch):
     monkeypatch.setattr(refine_module, "SAMPLE_ROWS", 1000)
     X, Y, _ = make_two_layer(20_000, 4, 3, 3, random_state=0)
