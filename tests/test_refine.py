@@ -345,8 +345,9 @@ def test_parallel_units_are_named_and_fitted(change, noise):
         # Both units are seen; the warning names them.
         order, _ = match_neurons(truth, model.network_)
         assert any(str(tuple(sorted(order[:2].tolist()))) in message for message in messages)
-    # The best fit all the same.
-    assert model.loss_ <= 5 * noise**2 * 1.02 + 1e-20
+    # The best fit all the same. Where two units are one the normal matrix is singular at the
+    # optimum, and rounding ends the steps earlier than elsewhere.
+    assert model.loss_ <= 5 * noise**2 * 1.02 + 1e-16 * (Y**2).sum() / len(Y)
 
 
 def test_more_units_than_the_samples_show():
