@@ -6,7 +6,7 @@ The only place where a source and an accumulator meet; reading overlaps computin
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from fastsym.staging import staged_rows
 
 SPREAD_PILOT = 4
 """A source that can be read again gives a pilot so many times larger than a stream's."""
+
+Reducer = TypeVar("Reducer", MomentAccumulator, ResidualAccumulator)
 
 
 def pilot_frame(
@@ -229,18 +231,18 @@ def accumulate_residuals(
     """
     d, m = source.X.shape[1], source.Y.shape[1]
     accumulator = ResidualAccumulator(d, m, hidden, outputs, slope, n_jobs)
-    for X, Y, weights in _ahead(source, _checked(source) if check else source.blocks()):
-        accumulator.take(X, Y, weights)
-        if callback is not None:
-            callback(accumulator.n_samples)
-    return accumulator.total()
+    return _read(source, accumulator, callback, check=check).total()
 
 
 def _read(
-    source: PairedRows, accumulator: MomentAccumulator, callback: Callable[[int], object] | None
-) -> MomentAccumulator:
+    source: PairedRows,
+    accumulator: Reducer,
+    callback: Callable[[int], object] | None,
+    *,
+    check: bool = True,
+) -> Reducer:
     """Read all rows of a source into an accumulator."""
-    for X, Y, weights in _ahead(source, _checked(source)):
+    for X, Y, weights in _ahead(source, _checked(source) if check else source.blocks()):
         accumulator.take(X, Y, weights)
         if callback is not None:
             callback(accumulator.n_samples)

@@ -23,7 +23,7 @@ from fastsym.engine import accumulate, accumulate_direct, accumulate_linear, pil
 from fastsym.exceptions import RankError, SpectralGapWarning
 from fastsym.moments import MomentAccumulator, Moments
 from fastsym.network import TwoLayerNetwork
-from fastsym.refine import Refinement, moment_start, refine, spread_sample
+from fastsym.refine import Refinement, check_rereadable, moment_start, refine, spread_sample
 from fastsym.sources import PairedRows, from_arrays, weighted_rows
 from fastsym.staging import one_blas_thread
 from fastsym.stream import StreamRefiner
@@ -217,6 +217,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ConvergenceWarning, IdentifiabilityWarning
             As by `fit`.
         """
+        check_rereadable(source)
         self._forget()
         self._check_parameters()
         self._flat_output = False

@@ -340,14 +340,7 @@ class MomentAccumulator:
         self._weighted |= weights is not None
         taken = 0
         while taken < len(X):
-            count = min(len(self._rows) - self._n_staged, len(X) - taken)
-            part = slice(taken, taken + count)
-            stage(
-                self._rows[self._n_staged : self._n_staged + count],
-                X[part],
-                Y[part],
-                None if weights is None else weights[part],
-            )
+            count = stage(self._rows[self._n_staged :], X, Y, weights, taken)
             taken += count
             self._advance(count)
         return self
@@ -426,8 +419,6 @@ class MomentAccumulator:
         ValueError
             If there are no rows or too few for a frame, or the moments overflow.
         """
-        if self.n_samples == 0:
-            raise ValueError("no samples: update the accumulator with at least some rows.")
         whole = self._copy() if self._n_staged else self
         return whole.finish()
 

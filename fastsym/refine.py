@@ -77,6 +77,26 @@ def sample_rows(n_samples: int | None, n_features: int, n_hidden: int, n_outputs
     return wanted if n_samples is None or n_samples > 2 * wanted else n_samples
 
 
+def check_rereadable(source: Any) -> None:
+    """Raise TypeError, naming the one-pass mode, if a source cannot be read more than once.
+
+    Parameters
+    ----------
+    source : object
+
+    Raises
+    ------
+    TypeError
+        If it has not what `fastsym.sources.PairedRows` has.
+    """
+    if not (hasattr(source, "spread") and hasattr(source, "blocks")):
+        raise TypeError(
+            f"source must be readable more than once (see fastsym.sources), got "
+            f"{type(source).__name__}; for a stream that can be read only once use the one-pass "
+            "mode, TwoLayerRegressor(refine=True).partial_fit."
+        )
+
+
 def spread_sample(source: PairedRows, n_hidden: int) -> PairedRows:
     """Read the samples that refinement holds in memory, spread evenly over the source.
 
@@ -97,12 +117,7 @@ def spread_sample(source: PairedRows, n_hidden: int) -> PairedRows:
     ValueError
         If one of these samples is not finite; rows are numbered within the source.
     """
-    if not (hasattr(source, "spread") and hasattr(source, "blocks")):
-        raise TypeError(
-            f"source must be readable more than once (see fastsym.sources), got "
-            f"{type(source).__name__}; for a stream that can be read only once use the one-pass "
-            "mode, TwoLayerRegressor(refine=True).partial_fit."
-        )
+    check_rereadable(source)
     rows = sample_rows(source.n_samples, source.X.shape[1], n_hidden, source.Y.shape[1])
     X, Y, weights = source.spread(rows)
     try:
@@ -204,6 +219,7 @@ def moment_start(
     n_hidden : int
     negative_slope : float, default=0.0
     random_state : None, int, RandomState or Generator
+        None: fixed.
 
     Returns
     -------
@@ -213,7 +229,8 @@ def moment_start(
     """
     X, Y = check_pair(sample.X[:], sample.Y[:])
     problem = Problem(X, Y, sample.weights, n_hidden, negative_slope, False, None)
-    return problem.network(next(problem.moment_starts(as_generator(random_state))))
+    rng = as_generator(0 if random_state is None else random_state)
+    return problem.network(next(problem.moment_starts(rng)))
 
 
 @one_blas_thread()

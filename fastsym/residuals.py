@@ -152,14 +152,7 @@ class ResidualAccumulator:
         """Take in samples that were checked before; the size of the chunks changes no bit."""
         taken = 0
         while taken < len(X):
-            count = min(len(self._rows) - self._n_staged, len(X) - taken)
-            part = slice(taken, taken + count)
-            stage(
-                self._rows[self._n_staged : self._n_staged + count],
-                X[part],
-                Y[part],
-                None if weights is None else weights[part],
-            )
+            count = stage(self._rows[self._n_staged :], X, Y, weights, taken)
             self._n_staged += count
             taken += count
             if self._n_staged == len(self._rows):
@@ -204,7 +197,7 @@ class Sample:
         self.n_samples, self.n_features, self.n_outputs = n, d, m
         self._n_jobs = n_jobs
         self._staged = aligned_zeros((padded(n), padded(1 + d + m)))
-        stage(self._staged[:n], X, Y, weights)
+        stage(self._staged, X, Y, weights)
         self.weight = float(n if weights is None else weights.sum())
         self._mask_work: tuple[NDArray[Any], ...] = ()
 

@@ -95,24 +95,38 @@ def lanes_of(sizes: int) -> int:
 
 
 def stage(
-    out: NDArray[Any], X: NDArray[Any], Y: NDArray[Any], weights: NDArray[Any] | None = None
-) -> None:
-    """Write sqrt(weight) (1, x, y) into rows of `out`.
+    out: NDArray[Any],
+    X: NDArray[Any],
+    Y: NDArray[Any],
+    weights: NDArray[Any] | None = None,
+    first: int = 0,
+) -> int:
+    """Write sqrt(weight) (1, x, y) into rows of `out`, as many as it has room for.
 
     Parameters
     ----------
-    out : ndarray of shape (n_samples, at least 1 + n_features + n_outputs)
+    out : ndarray of shape (n_rows, at least 1 + n_features + n_outputs)
     X : ndarray of shape (n_samples, n_features)
     Y : ndarray of shape (n_samples, n_outputs)
     weights : ndarray of shape (n_samples,), default=None
         Positive; None: all 1.
+    first : int, default=0
+        Sample to begin with.
+
+    Returns
+    -------
+    count : int
+        Rows written.
     """
     d, m = X.shape[1], Y.shape[1]
+    count = min(len(out), len(X) - first)
+    out, part = out[:count], slice(first, first + count)
     out[:, 0] = 1
-    out[:, 1 : 1 + d] = X
-    out[:, 1 + d : 1 + d + m] = Y
+    out[:, 1 : 1 + d] = X[part]
+    out[:, 1 + d : 1 + d + m] = Y[part]
     if weights is not None:
-        out[:, : 1 + d + m] *= np.sqrt(weights)[:, None]
+        out[:, : 1 + d + m] *= np.sqrt(weights[part])[:, None]
+    return count
 
 
 @lru_cache(1)

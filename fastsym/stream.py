@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsym import spectral
-from fastsym._validation import as_generator
 from fastsym.exceptions import RankError, SpectralGapWarning
 from fastsym.gauss_newton import (
     DenseNormal,
@@ -220,7 +219,7 @@ class StreamRefiner:
         clear = self._solution is not None and self._solution.diagnostics.clear
         clear = clear and not self._fit_intercept
         self._fits, self._certificate, self._misfit = search(
-            problem, start, clear, _MAX_STARTS, as_generator(self._random_state)
+            problem, start, clear, _MAX_STARTS, self._random_state
         )
         fit = min(self._fits, key=lambda one: one.residuals.loss)
         self._fit, self._point = fit, fit.point
