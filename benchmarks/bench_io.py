@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fastsym import accumulate
-from fastsym.sources import open_npy_pair
+from fastsym.sources import open_source
 
 from .common import Compiled, samples, shortest, stream_probe
 
@@ -26,7 +26,7 @@ class Files(Compiled):
         self.folder.cleanup()
 
     def accumulate(self, dtype):
-        accumulate(open_npy_pair(*self.paths), 10, compute_dtype=dtype)
+        accumulate(open_source(*self.paths), 10, compute_dtype=dtype)
 
     def time_npy_pair(self, dtype):
         self.accumulate(dtype)

@@ -1,5 +1,6 @@
 """Two threads beside one. Only on a quiet machine: ASV_SLOW=1."""
 
+import copy
 import os
 
 from .common import Compiled, shortest, warm_accumulator
@@ -14,7 +15,7 @@ class Threads(Compiled):
         if os.environ.get("ASV_SLOW") != "1":
             raise NotImplementedError("set ASV_SLOW=1 on a quiet machine")
         self.all, _, _ = warm_accumulator(k, "float64")
-        self.one = self.all._copy()
+        self.one = copy.copy(self.all)
         self.all.n_jobs, self.one.n_jobs = 2, 1
 
     def track_two_threads_over_one(self, k):

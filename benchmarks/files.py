@@ -12,7 +12,7 @@ from fastsym import accumulate, spectral
 from fastsym._files import write_npy
 from fastsym.datasets import make_network, sample_blocks
 from fastsym.moments import load_kernels
-from fastsym.sources import open_npy_pair
+from fastsym.sources import open_source
 
 if __name__ == "__main__":
     n_samples = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         best = float("inf")
         for _ in range(5):
             start = time.perf_counter()
-            moments = accumulate(open_npy_pair(*paths), 10, compute_dtype="float32")
+            moments = accumulate(open_source(*paths), 10, compute_dtype="float32")
             spectral.solve(moments.moments())
             best = min(best, time.perf_counter() - start)
     print(f"{n_samples:,} rows from float32 files: {n_samples / best:,.0f} rows/s (best of 5)")

@@ -3,6 +3,7 @@
 python -m benchmarks.throughput [K ...]
 """
 
+import copy
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ def rates(k, dtype, repeats):
     """Rows a second: kernels with all and with 1 thread, `update` with all, NumPy; both peaks."""
     n_threads = os.cpu_count() or 1
     accumulator, X, Y = warm_accumulator(k, dtype)
-    one = accumulator._copy()
+    one = copy.copy(accumulator)
     one.n_jobs = 1
     by_numpy, numpy_rows = numpy_way(k, dtype)
     peak_all, operations_all = fma_probe(dtype, n_threads)

@@ -1,7 +1,8 @@
-"""The one file format of the package: an .npz of plain arrays with a kind, a version, a checksum.
+"""The one file format of the package: an .npz of plain arrays with a kind, a version, checksums.
 
 No pickle is written or read. A file is written whole under a temporary name in the same folder
-and then renamed, so that a reader never sees half of it.
+and then renamed, so that a reader never sees half of it. It ends with the SHA-256 digest of all
+bytes before (as the comment of the .zip archive), which is compared before anything is parsed.
 """
 
 import hashlib
@@ -19,6 +20,9 @@ from numpy.lib import format as npy_format
 from numpy.typing import DTypeLike, NDArray
 
 _HEADER = ("format_kind", "format_version", "checksum")
+_SEAL = b"fastsym sha256 "
+_DIGEST = 64  # hexadecimal digits
+_UNSEALED = {"network": 2, "moments": 2}  # the last versions without a digest of the whole file
 
 
 def _checksum(kind: str, version: int, arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -38,7 +42,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         prefix=path.name + ".", suffix=".part", dir=path.parent
     )
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -66,11 +70,43 @@ def write_arrays(
     everything = dict(zip(_HEADER, header, strict=True))
     everything |= {name: np.asarray(array, order="C") for name, array in arrays.items()}
     # Not np.savez: before NumPy 2.1 it cannot be told to refuse pickles.
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in everything.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                npy_format.write_array(entry, array, allow_pickle=False)
+    with replacing(path) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.comment = _SEAL + b"0" * _DIGEST
+            for name, array in everything.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    npy_format.write_array(entry, array, allow_pickle=False)
+        size = file.tell() - _DIGEST
+        digest = _digest(file, size)
+        file.seek(size)
+        file.write(digest)
     return Path(path)
+
+
+def _digest(file: IO[bytes], size: int) -> bytes:
+    """Hash the first bytes of a file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size > 0:
+        part = file.read(min(size, 1 << 20))
+        if not part:
+            break
+        digest.update(part)
+        size -= len(part)
+    return digest.hexdigest().encode()
+
+
+def _check_seal(file: IO[bytes]) -> bool:
+    """Whether the file ends with a digest of what is before; raises ValueError if a wrong one."""
+    size = file.seek(0, os.SEEK_END) - _DIGEST
+    if size < len(_SEAL):
+        return False
+    file.seek(size - len(_SEAL))
+    if file.read(len(_SEAL)) != _SEAL:
+        return False
+    if file.read() != _digest(file, size):
+        raise ValueError("its digest does not match its content, it is damaged")
+    return True
 
 
 def write_npy(
@@ -123,10 +159,13 @@ def _read_array(file: IO[bytes], stored_size: int) -> NDArray[Any]:
 
 def _read_archive(stream: IO[bytes]) -> dict[str, Any]:
     arrays = {}
+    size = stream.seek(0, os.SEEK_END)
     with zipfile.ZipFile(stream) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("an entry is compressed")
+            if entry.file_size > size:
+                raise ValueError("an entry is larger than the file")
             with archive.open(entry) as file:
                 name = entry.filename.removesuffix(".npy")
                 arrays[name] = _read_array(file, entry.file_size)
@@ -160,6 +199,7 @@ def read_arrays(
     expected = " or ".join(kinds)
     with open(path, "rb") as stream:
         try:
+            sealed = _check_seal(stream)
             arrays = _read_archive(stream)
             kind, version, checksum = (arrays.pop(name).item() for name in _HEADER)
         except Exception as error:
@@ -177,6 +217,8 @@ def read_arrays(
             f"{os.fspath(path)} has format version {version}, this fastsym reads {kind} files up "
             f"to version {kinds[kind]}; update fastsym."
         )
+    if not sealed and version > _UNSEALED.get(kind, 0):
+        raise ValueError(f"{os.fspath(path)} is damaged: the digest at its end is missing.")
     if checksum != _checksum(kind, version, arrays):
         raise ValueError(f"{os.fspath(path)} is damaged: its checksum does not match its content.")
     return kind, arrays

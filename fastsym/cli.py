@@ -2,8 +2,9 @@
 
 import json
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from fastsym.frame import Frame
     from fastsym.moments import MomentAccumulator
     from fastsym.network import TwoLayerNetwork
+    from fastsym.sources import PairedRows
     from fastsym.spectral import Diagnostics
 
 app = typer.Typer(
@@ -33,8 +36,42 @@ MethodOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Random state.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-InputArgument = Annotated[Path, typer.Argument(help="Inputs, .npy of shape (n, d).", metavar="X")]
-OutputArgument = Annotated[Path, typer.Argument(help="Outputs, .npy of shape (n, m).", metavar="Y")]
+InputArgument = Annotated[
+    str,
+    typer.Argument(
+        help="File, folder or pattern of the inputs, or of inputs and outputs: .npy, .npz, .h5, "
+        ".zarr, .parquet.",
+        metavar="X",
+    ),
+]
+OutputArgument = Annotated[
+    str | None,
+    typer.Argument(help="The same of the outputs, if they are in files of their own.", metavar="Y"),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--x", help='Array of X in the file; columns, "a,b*", for Parquet.', metavar="NAME"
+    ),
+]
+OutputNameOption = Annotated[str | None, typer.Option("--y", help="The same of Y.", metavar="NAME")]
+WeightOption = Annotated[
+    str | None,
+    typer.Option("--weight", help="Array or column of sample weights; a file for .npy."),
+]
+BlockOption = Annotated[
+    int | None, typer.Option("--block-rows", help="Rows read at once; about 8 MiB by default.")
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(help="File to save the state in, and to go on from if it exists."),
+]
+EveryOption = Annotated[
+    str, typer.Option(help="Time between checkpoints: 30s, 5m, 1h.", metavar="TIME")
+]
+FrameOption = Annotated[
+    Path | None, typer.Option(help="Frame file, or the moments file of another shard.")
+]
 
 
 @app.command()
@@ -46,15 +83,18 @@ def demo(
     """Recover a digit classifier from queries: train, ask, stream, compare."""
     from fastsym.demo import run
 
-    run(out, samples, progress=progress_bar, as_json=as_json)
+    run(out, samples, as_json=as_json)
 
 
 @app.command()
 def fit(
     x: InputArgument,
-    y: OutputArgument,
+    y: OutputArgument = None,
     hidden: HiddenOption = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", help="Model file.")] = Path("model.npz"),
+    x_name: NameOption = None,
+    y_name: OutputNameOption = None,
+    weight: WeightOption = None,
     refine: Annotated[
         bool, typer.Option(help="Refine to the least-squares optimum, or stop at the moments.")
     ] = True,
@@ -64,53 +104,66 @@ def fit(
     intercept: Annotated[
         bool, typer.Option("--intercept", help="Fit hidden biases and an output intercept too.")
     ] = False,
+    checkpoint: CheckpointOption = None,
+    every: EveryOption = "60s",
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler whose workers read the files."),
+    ] = None,
     method: MethodOption = "uwedge",
     compute_dtype: DtypeOption = "float64",
+    block_rows: BlockOption = None,
     jobs: JobsOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a network to a pair of .npy files, with bounded memory.
+    """Fit a network to files of samples, with bounded memory.
 
     Refined, the files are read two to four times; with --no-refine once, and --method counts.
     """
     _check_folder(out)
-    if not refine:
-        if intercept:
-            raise ValueError("--intercept needs --refine: moments know nothing of intercepts.")
-        accumulated = _accumulate(x, y, hidden, None, compute_dtype, jobs, negative_slope)
+    if intercept and not refine:
+        raise ValueError("--intercept needs --refine: moments know nothing of intercepts.")
+    if method != "uwedge" and (refine or checkpoint is not None or dask is not None):
+        raise ValueError(f"--method {method} needs --no-refine, without --checkpoint or --dask.")
+    seconds = _seconds(every)
+    source = _open(x, y, x_name, y_name, weight, block_rows)
+    if method != "uwedge":
+        accumulated = _accumulate(source, hidden, None, compute_dtype, jobs, negative_slope)
         _solve_and_save(accumulated, method, seed, out, as_json)
         return
-    if method != "uwedge":
-        raise ValueError(f"--method {method} needs --no-refine.")
     from fastsym.estimator import TwoLayerRegressor
-    from fastsym.sources import open_npy_pair
+    from fastsym.progress import progress_bar
 
     model = TwoLayerRegressor(
         _hidden(hidden),
+        refine=refine,
         fit_intercept=intercept,
         negative_slope=negative_slope,
         compute_dtype=compute_dtype,
         n_jobs=jobs,
         random_state=seed,
     )
-    source = open_npy_pair(x, y)
-    with progress_bar("fitting", source.n_samples) as advance:
-        model.fit_source(source, advance)
+    with progress_bar() as callback, _client(dask) as client:
+        model.fit(
+            source,
+            client=client,
+            checkpoint=checkpoint,
+            checkpoint_every=seconds,
+            callback=callback,
+        )
     model.network_.save(out)
-    refined = model.refinement_
-    _report(
-        {
-            "model": str(out),
-            **describe(model.network_, getattr(model, "diagnostics_", None)),
+    report = {"model": str(out), **describe(model.network_, getattr(model, "diagnostics_", None))}
+    if refine:
+        refined = model.refinement_
+        report |= {
             "n_samples": refined.n_samples,
             "loss": refined.loss,
             "n_passes": refined.n_passes,
             "converged": refined.converged,
             "certificate": refined.certificate,
-        },
-        as_json,
-    )
+        }
+    _report(report, as_json)
 
 
 @app.command()
@@ -118,55 +171,56 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     x: InputArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help=".npy file to write.")] = Path("Y.npy"),
+    x_name: NameOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a fitted network on an .npy file."""
+    """Evaluate a fitted network on a file."""
     from fastsym._files import write_npy
     from fastsym._validation import check_finite
     from fastsym.network import TwoLayerNetwork
-    from fastsym.sources import NpyRows, PairedRows
+    from fastsym.progress import Callback, Event, progress_bar
+    from fastsym.sources import open_matrix
 
-    network, rows = TwoLayerNetwork.load(model), NpyRows(x)
-    n = rows.shape[0]
-    if rows.shape[1] != network.n_features:
+    network, source = TwoLayerNetwork.load(model), open_matrix(x, _names(x_name))
+    n, start = source.n_samples, time.perf_counter()
+    if source.n_features != network.n_features:
         raise ValueError(
-            f"{x} has {rows.shape[1]} columns, but {model} expects {network.n_features} features."
+            f"{x} has {source.n_features} columns, but {model} expects {network.n_features} "
+            "features."
         )
 
-    def blocks(advance: Callable[[int], None]) -> Iterator[Any]:
+    def blocks(tell: Callback | None) -> Iterator[Any]:
         done = 0
-        for block, _, _ in PairedRows(rows, rows).blocks():
+        for block, _, _ in source.blocks():
             check_finite("X", block, done)
             yield network.predict(block)
             done += len(block)
-            advance(done)
+            if tell is not None:
+                tell(Event("predicting", 1, done, n, done / (time.perf_counter() - start)))
 
-    with progress_bar("predicting", n) as advance:
-        write_npy(out, (n, network.n_outputs), "float64", blocks(advance))
+    with progress_bar() as tell:
+        write_npy(out, (n, network.n_outputs), "float64", blocks(tell))
     _report({"predictions": str(out), "n_samples": n, "n_outputs": network.n_outputs}, as_json)
 
 
 @app.command()
 def info(
-    file: Annotated[Path | None, typer.Argument(help="Model or moments file.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Model, moments or frame file.")] = None,
     machine: Annotated[
         bool, typer.Option("--machine", help="Say what the kernels are made for here.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a model or moments file holds, or what the kernels are made for."""
+    """Say what a model, moments or frame file holds, or what the kernels are made for."""
     if machine:
         _report(_machine(), as_json)
         return
     if file is None:
         raise ValueError("info needs a file, or --machine.")
-    from fastsym import moments, network
+    from fastsym import frame, moments, network
     from fastsym._files import read_arrays
 
-    kinds = {
-        network.FILE_KIND: network.FILE_VERSION,
-        moments.FILE_KIND: moments.FILE_VERSION,
-    }
+    kinds = {module.FILE_KIND: module.FILE_VERSION for module in (network, moments, frame)}
     kind, _ = read_arrays(file, kinds)
     if kind == network.FILE_KIND:
         net = network.TwoLayerNetwork.load(file)
@@ -176,6 +230,14 @@ def info(
             "n_outputs": net.n_outputs,
             "negative_slope": net.negative_slope,
             "intercepts": bool(net.hidden_intercept.any() or net.output_intercept.any()),
+        }
+    elif kind == frame.FILE_KIND:
+        axes = frame.Frame.load(file)
+        content = {
+            "n_features": axes.n_features,
+            "n_hidden": axes.n_hidden,
+            "n_outputs": axes.n_outputs,
+            "n_pilot": axes.n_pilot,
         }
     else:
         accumulated = moments.MomentAccumulator.load(file)
@@ -192,25 +254,59 @@ def info(
 
 
 @app.command()
+def frame(
+    x: InputArgument,
+    y: OutputArgument = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Frame file.")] = Path("frame.npz"),
+    hidden: HiddenOption = "auto",
+    x_name: NameOption = None,
+    y_name: OutputNameOption = None,
+    weight: WeightOption = None,
+    negative_slope: Annotated[
+        float, typer.Option(help="Slope of the activation for negative arguments.")
+    ] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate the frame that the moments of all shards share, from rows spread over files."""
+    _check_folder(out)
+    from fastsym.engine import pilot_frame
+
+    source = _open(x, y, x_name, y_name, weight)
+    axes = pilot_frame(source, _hidden(hidden), negative_slope=negative_slope)
+    axes.save(out)
+    _report({"frame": str(out), "n_pilot": axes.n_pilot, "n_hidden": axes.n_hidden}, as_json)
+
+
+@app.command()
 def moments(
     x: InputArgument,
-    y: OutputArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Moments file.")],
+    y: OutputArgument = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Moments file.")] = Path("moments.npz"),
     hidden: HiddenOption = "auto",
-    frame: Annotated[
-        Path | None, typer.Option(help="Moments file of another shard, whose frame is used.")
-    ] = None,
+    frame: FrameOption = None,
+    x_name: NameOption = None,
+    y_name: OutputNameOption = None,
+    weight: WeightOption = None,
+    negative_slope: Annotated[
+        float, typer.Option(help="Slope of the activation for negative arguments.")
+    ] = 0.0,
+    checkpoint: CheckpointOption = None,
+    every: EveryOption = "60s",
     compute_dtype: DtypeOption = "float64",
+    block_rows: BlockOption = None,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Accumulate the moments of one shard, to be merged and solved later.
 
-    Shards that are to be merged need one frame: make the first shard's moments, then give its file
-    as --frame for all others.
+    Shards that are to be merged need one frame: `fastsym frame` makes it, from the first shard for
+    instance; give its file as --frame for all of them.
     """
     _check_folder(out)
-    accumulated = _accumulate(x, y, hidden, frame, compute_dtype, jobs)
+    source = _open(x, y, x_name, y_name, weight, block_rows)
+    accumulated = _accumulate(
+        source, hidden, frame, compute_dtype, jobs, negative_slope, checkpoint, _seconds(every)
+    )
     accumulated.save(out)
     _report(
         {
@@ -255,59 +351,94 @@ def solve(
     _solve_and_save(MomentAccumulator.load(file), method, seed, out, as_json)
 
 
+def _open(
+    x: str,
+    y: str | None,
+    x_name: str | None,
+    y_name: str | None,
+    weight: str | None,
+    block_rows: int | None = None,
+) -> "PairedRows":
+    from fastsym.sources import open_source
+
+    names = {"x": _names(x_name), "y": _names(y_name)}
+    return open_source(x, y, weight=weight, block_rows=block_rows, **names)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else text.split(",")
+
+
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on a terminal; yields a function of the rows done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done: None
+def _client(address: str | None) -> Iterator[Any]:
+    """Connect to a Dask scheduler."""
+    if address is None:
+        yield None
         return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} samples"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        task = progress.add_task(what, total=total, rate="")
+    from fastsym.distributed import connect
 
-        def advance(done: int) -> None:
-            speed = progress.tasks[task].speed
-            rate = f"{speed:,.0f} samples/s" if speed else ""
-            progress.update(task, completed=done, rate=rate)
-
-        yield advance
+    with connect(address) as client:
+        yield client
 
 
 def _accumulate(
-    x: Path,
-    y: Path,
+    source: "PairedRows",
     hidden: str,
     frame: Path | None,
     compute_dtype: str,
     jobs: int | None,
-    negative_slope: float = 0.0,
+    negative_slope: float,
+    checkpoint: Path | None = None,
+    every: float = 60.0,
 ) -> "MomentAccumulator":
-    from fastsym.engine import accumulate
-    from fastsym.moments import MomentAccumulator
-    from fastsym.sources import open_npy_pair
+    from fastsym.checkpoint import Checkpoint
+    from fastsym.engine import Passes, accumulate, pilot_frame
+    from fastsym.progress import progress_bar
 
-    source = open_npy_pair(x, y)
-    shared = None if frame is None else MomentAccumulator.load(frame).frame
-    with progress_bar("accumulating", source.n_samples) as advance:
+    shared = (
+        pilot_frame(source, _hidden(hidden), negative_slope=negative_slope)
+        if frame is None
+        else _load_frame(frame)
+    )
+    settings = {
+        "command": "moments",
+        "compute_dtype": compute_dtype,
+        "negative_slope": str(negative_slope),
+        "n_hidden": str(shared.n_hidden),
+    }
+    saved = None if checkpoint is None else Checkpoint(checkpoint, source, settings, every)
+    with progress_bar() as callback:
         return accumulate(
-            source,
+            Passes(source, callback=callback, checkpoint=saved),
             _hidden(hidden),
             frame=shared,
             compute_dtype=compute_dtype,
             negative_slope=negative_slope,
             n_jobs=jobs,
-            callback=advance,
         )
+
+
+def _load_frame(path: Path) -> "Frame":
+    """Read a frame file, or the frame of a moments file."""
+    from fastsym import frame, moments
+    from fastsym._files import read_arrays
+
+    kinds = {module.FILE_KIND: module.FILE_VERSION for module in (frame, moments)}
+    if read_arrays(path, kinds)[0] == frame.FILE_KIND:
+        return frame.Frame.load(path)
+    return moments.MomentAccumulator.load(path).frame
+
+
+def _seconds(text: str) -> float:
+    """Read a time such as 30s, 5m, 1h or 2.5."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    try:
+        value = float(text if unit is None else text[:-1])
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"--every must be a time such as 30s, 5m or 1h, got {text!r}.")
+    return value * (unit or 1)
 
 
 def _hidden(hidden: str) -> int | str:
@@ -390,7 +521,7 @@ def main() -> None:
     )
     try:
         app()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
         _fail(error)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error)

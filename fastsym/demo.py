@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ from fastsym.engine import accumulate
 from fastsym.metrics import output_error, parameter_error
 from fastsym.moments import load_kernels
 from fastsym.network import TwoLayerNetwork
+from fastsym.progress import progress_bar
 from fastsym.refine import refine
-from fastsym.sources import open_npy_pair
+from fastsym.sources import open_source
 
 N_FEATURES, N_HIDDEN, N_OUTPUTS = 20, 10, 10
 _TRAINING_ITERATIONS = 60
@@ -99,7 +98,6 @@ def run(
     folder: Path,
     n_samples: int,
     *,
-    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
     as_json: bool = False,
 ) -> dict[str, Any]:
     """Run the demonstration and print what it found.
@@ -110,8 +108,6 @@ def run(
         Created if it is missing; receives X.npy, Y.npy and model.npz.
     n_samples : int
         Queries to the trained network.
-    progress : callable
-        progress(text, n) is a context manager that yields a function of the rows done.
     as_json : bool, default=False
         Print one JSON object in place of the lines.
 
@@ -147,9 +143,9 @@ def run(
     say(f"Compiled or loaded the kernels in {compile_seconds:.1f} s")
 
     before = time.perf_counter()
-    source = open_npy_pair(x_path, y_path)
-    with progress("Streaming", n_samples) as advance:
-        accumulated = accumulate(source, callback=advance)
+    source = open_source(x_path, y_path)
+    with progress_bar() as callback:
+        accumulated = accumulate(source, callback=callback)
     stream_seconds = time.perf_counter() - before
     before = time.perf_counter()
     solution = spectral.solve(accumulated.moments())

@@ -1,8 +1,11 @@
 """The scikit-learn estimator."""
 
+import os
+import time
 import warnings
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,14 @@ from fastsym._validation import (
     check_pair,
     check_weights,
 )
-from fastsym.engine import accumulate, accumulate_direct, accumulate_linear, pilot_frame
+from fastsym.checkpoint import Checkpoint
+from fastsym.engine import Passes, accumulate, accumulate_direct, accumulate_linear, pilot_frame
 from fastsym.exceptions import RankError, SpectralGapWarning
 from fastsym.moments import MomentAccumulator, Moments
 from fastsym.network import TwoLayerNetwork
+from fastsym.progress import Callback, Event, progress_bar
 from fastsym.refine import Refinement, check_rereadable, moment_start, refine, spread_sample
-from fastsym.sources import PairedRows, from_arrays, weighted_rows
+from fastsym.sources import PairedRows, Source, from_arrays, is_source, weighted_rows
 from fastsym.staging import one_blas_thread
 from fastsym.stream import StreamRefiner
 
@@ -151,19 +156,39 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        client: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        callback: Callback | None = None,
     ) -> "TwoLayerRegressor":
         """Fit the network to samples.
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-            Symmetric inputs: x and -x equally likely.
-        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
-            One-dimensional: `predict` gives a one-dimensional array too.
-        sample_weight : array_like of shape (n_samples,), default=None
+        X : array_like of shape (n_samples, n_features), Dask array or Source
+            Symmetric inputs: x and -x equally likely. A source of `fastsym.sources` holds X, y and
+            the weights: files, which are read by blocks, or anything that yields blocks. One that
+            can be read only once is fitted in one pass, as by `partial_fit`.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs), or Dask array
+            One-dimensional: `predict` gives a one-dimensional array too. None where X is a source.
+        sample_weight : array_like of shape (n_samples,), or Dask array, default=None
             At least 0; a sample of weight 0 is as absent, one of weight 2 counts twice. None: all
             1.
+        client : dask.distributed.Client, default=None
+            Passes over all samples run on its workers, see `fastsym.distributed`. None: here.
+        checkpoint : path, default=None
+            File in which the passes over all samples save their sums. If it is there, the fit goes
+            on from it, to the same bits as one that was not interrupted. Needs a random_state of
+            None or an int, and samples that can be read again.
+        checkpoint_every : float, default=60.0
+            Seconds between writes of the checkpoint within a pass.
+        callback : callable, default=None
+            Called with a `fastsym.progress.Event` after each block of a pass over all samples.
 
         Returns
         -------
@@ -171,9 +196,14 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Raises
         ------
+        ImportError
+            If client or Dask arrays are given and Dask is not installed.
+        TypeError
+            If the samples can be read only once and client or checkpoint is given.
         ValueError
             If X or y is not finite or not numeric, the rows do not match, there are no more
-            samples than features, or n_hidden exceeds min(n_features, n_outputs).
+            samples than features, n_hidden exceeds min(n_features, n_outputs), or the checkpoint is
+            damaged or of another fit. Rows are numbered within the source.
 
         Warns
         -----
@@ -184,60 +214,95 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             See `fastsym.refine.refine`.
         """
         self._forget()
-        X, Y = self._check_samples(X, y, reset=True)
-        return self._fit_source(from_arrays(X, Y, sample_weight))
-
-    def fit_source(
-        self, source: PairedRows, callback: Callable[[int], object] | None = None
-    ) -> "TwoLayerRegressor":
-        """Fit the network to a source of samples, as `fastsym.sources` makes them of files.
-
-        Parameters
-        ----------
-        source : PairedRows
-            It is read by blocks, more than once.
-        callback : callable, default=None
-            Called with the number of rows read so far in the present pass over all samples.
-
-        Returns
-        -------
-        self : TwoLayerRegressor
-
-        Raises
-        ------
-        TypeError
-            If the source cannot be read twice.
-        ValueError
-            As by `fit`; rows are numbered within the source.
-
-        Warns
-        -----
-        AsymmetricInputWarning, SpectralGapWarning, RankDeficientWarning
-            As by `fit`.
-        ConvergenceWarning, IdentifiabilityWarning
-            As by `fit`.
-        """
-        check_rereadable(source)
-        self._forget()
-        self._check_parameters()
-        self._flat_output = False
-        return self._fit_source(source, callback)
+        source = self._source(X, y, sample_weight)
+        with progress_bar() if self.verbose and callback is None else nullcontext(callback) as tell:
+            if getattr(source, "read_once", False):
+                return self._fit_stream(source, client, checkpoint, tell)
+            return self._fit_source(
+                self._passes(source, client, checkpoint, checkpoint_every, tell)
+            )
 
     @one_blas_thread()
-    def _fit_source(
-        self, source: PairedRows, callback: Callable[[int], object] | None = None
-    ) -> "TwoLayerRegressor":
+    def _fit_source(self, source: Passes) -> "TwoLayerRegressor":
         if not self.refine:
-            return self._set_solution(self._moments(source, callback=callback))
-        k = check_n_hidden(self.n_hidden)
-        if k is None:
-            k = pilot_frame(source, negative_slope=self.negative_slope).n_hidden
-        sample = spread_sample(source, k)
-        self._solution: spectral.SpectralSolution | None = self._solve(sample, k)
-        self._say(self._solution)
-        self._refine_on(source, sample, k, callback)
+            self._set_solution(self._moments(source))
+        else:
+            k = check_n_hidden(self.n_hidden)
+            if k is None:
+                k = pilot_frame(source, negative_slope=self.negative_slope).n_hidden
+            sample = spread_sample(source, k)
+            self._solution: spectral.SpectralSolution | None = self._solve(sample, k)
+            self._say(self._solution)
+            self._refine_on(source, sample, k)
         self.n_features_in_ = self.network_.n_features
         return self
+
+    def _fit_stream(
+        self, source: Source, client: Any, checkpoint: Any, callback: Callback | None
+    ) -> "TwoLayerRegressor":
+        """Fit blocks that come only once, in one pass."""
+        for name, value in (("client", client), ("checkpoint", checkpoint)):
+            if value is not None:
+                raise TypeError(
+                    f"{name} needs samples that can be read more than once, got blocks of an "
+                    "iterator; give something that can be iterated again, or files "
+                    "(fastsym.sources.open_source)."
+                )
+        start, n_rows = time.perf_counter(), 0
+        for X, Y, weights in source.blocks():
+            self._take(X, Y, weights, n_rows)
+            n_rows += len(X)
+            if callback is not None:
+                rate = n_rows / (time.perf_counter() - start)
+                callback(Event("one pass", 1, n_rows, None, rate))
+        if n_rows == 0:
+            raise ValueError("no samples: the blocks are empty.")
+        self._solved()
+        self.n_features_in_ = self.network_.n_features
+        # What comes next by partial_fit is a new stream.
+        self.__dict__.pop("_stream", None)
+        return self
+
+    def _source(self, X: Any, y: Any, sample_weight: Any) -> Source:
+        """Make a source of what `fit` was given."""
+        self._check_parameters()
+        if is_source(X):
+            if y is not None or sample_weight is not None:
+                raise ValueError(
+                    "y and sample_weight must be None where X is a source: it has them."
+                )
+            self._flat_output = False
+            return X
+        if type(X).__module__.partition(".")[0] in ("dask", "dask_expr"):
+            from fastsym.distributed import from_dask
+
+            self._flat_output = getattr(y, "ndim", 0) == 1
+            return from_dask(X, y, sample_weight)
+        X, Y = self._check_samples(X, y, reset=True)
+        return from_arrays(X, Y, sample_weight)
+
+    def _passes(
+        self, source: Source, client: Any, path: Any, every: float, callback: Callback | None
+    ) -> Passes:
+        """Say how a source is read."""
+        checkpoint = None
+        if path is not None:
+            if not (self.random_state is None or isinstance(self.random_state, Integral)):
+                raise ValueError(
+                    "checkpoint needs a random_state of None or an int, which is the same when "
+                    f"the fit goes on, got {self.random_state!r}."
+                )
+            settings = {
+                name: str(value)
+                for name, value in self.get_params().items()
+                if name not in ("n_jobs", "verbose")  # the result does not depend on them
+            }
+            checkpoint = Checkpoint(path, source, settings, every)
+        if client is None:
+            return Passes(source, callback=callback, checkpoint=checkpoint)
+        from fastsym.distributed import ClusterPasses
+
+        return ClusterPasses(source, client, callback=callback, checkpoint=checkpoint)
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -247,7 +312,7 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         The first samples (8192, or all if there are fewer) determine the frame, see
         `MomentAccumulator`. With refine=True the stream is refined in one pass, see
         `fastsym.stream.StreamRefiner`; if the samples can be read again, `refine_on` gives the
-        optimum itself. After `fit`, `fit_source` or `fit_moments` a new stream begins.
+        optimum itself. After `fit` or `fit_moments` a new stream begins.
 
         Parameters
         ----------
@@ -270,7 +335,19 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if first:
             self._forget()
         X, Y = self._check_samples(X, y, reset=first)
-        if first:
+        weights = None if sample_weight is None else check_weights(sample_weight, len(X))
+        self._take(X, Y, weights)
+        return self
+
+    def _take(
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        first_row: int = 0,
+    ) -> None:
+        """Take samples into the stream, which begins with the first."""
+        if not hasattr(self, "_stream"):
             self._stream = MomentAccumulator(
                 self.n_hidden,
                 compute_dtype=self.compute_dtype,
@@ -284,28 +361,34 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     n_jobs=self.n_jobs,
                     random_state=self.random_state,
                 )
-        X, Y = check_pair(X, Y, self._stream.n_features, self._stream.n_outputs)
-        weights = None if sample_weight is None else check_weights(sample_weight, len(X))
+        X, Y = check_pair(X, Y, self._stream.n_features, self._stream.n_outputs, first_row)
         if weights is not None:
             if not weights.any():
-                return self
+                return
             X, Y, weights = weighted_rows(X, Y, weights)
         self._stream.take(X, Y, weights)
         if self.refine:
             self._refiner.take(X, Y, weights)
         self._solution = None
         self.__dict__.pop("_refinement", None)
-        return self
 
-    def refine_on(self, source: PairedRows) -> "TwoLayerRegressor":
+    def refine_on(
+        self,
+        source: Source,
+        *,
+        client: Any = None,
+        callback: Callback | None = None,
+    ) -> "TwoLayerRegressor":
         """Refine the fitted network to the least-squares optimum of samples that can be read again.
 
         For streams: `partial_fit` everything once, or as much as gives a start, then this.
 
         Parameters
         ----------
-        source : PairedRows
+        source : Source
             Of `fastsym.sources`, for arrays `fastsym.sources.from_arrays`.
+        client, callback
+            As for `fit`.
 
         Returns
         -------
@@ -326,15 +409,17 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             See `fastsym.refine.refine`.
         """
         start = self.network_
-        self._refine_on(source, spread_sample(source, start.n_hidden), start.n_hidden)
+        check_rereadable(source)
+        with progress_bar() if self.verbose and callback is None else nullcontext(callback) as tell:
+            passes = self._passes(source, client, None, 0.0, tell)
+            self._refine_on(passes, spread_sample(source, start.n_hidden), start.n_hidden)
         return self
 
     def _refine_on(
         self,
-        source: PairedRows,
+        source: Passes,
         sample: PairedRows,
         k: int,
-        callback: Callable[[int], object] | None = None,
     ) -> None:
         refinement = self.__dict__.get("_refinement")
         if refinement is not None:
@@ -366,7 +451,6 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             random_state=self.random_state,
             verbose=self.verbose,
-            callback=callback,
         )
         self._refinement = replace(refinement, n_passes=refinement.n_passes + passes)
         self._warn_of_doubt()
@@ -381,9 +465,8 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _moments(
         self,
-        source: PairedRows,
+        source: Source,
         n_hidden: int | None = None,
-        callback: Callable[[int], object] | None = None,
     ) -> Moments:
         """Moments of all rows of a source, in one pass or two."""
         wanted = self.n_hidden if n_hidden is None else n_hidden
@@ -391,12 +474,12 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         how: dict[str, Any] = {"compute_dtype": self.compute_dtype, "n_jobs": self.n_jobs}
         if frame.n_hidden < _TWO_PASSES or self.negative_slope or frame.even_radius:
             how["negative_slope"] = self.negative_slope
-            return accumulate(source, frame=frame, callback=callback, **how).finish()
+            return accumulate(source, frame=frame, **how).finish()
         linear = accumulate_linear(source, frame, **how)
         white = spectral.whiten(linear)
         return accumulate_direct(source, linear, white.input_map, white.output_map, **how)
 
-    def _solve(self, source: PairedRows, k: int) -> spectral.SpectralSolution | None:
+    def _solve(self, source: Source, k: int) -> spectral.SpectralSolution | None:
         """Solve for a start; None if the samples show fewer directions than n_hidden."""
         try:
             moments = self._moments(source, k)

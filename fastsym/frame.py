@@ -5,17 +5,24 @@ uses second moments only.
 """
 
 import hashlib
+import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from fastsym._files import read_arrays, write_arrays
 from fastsym._validation import check_fits, check_n_hidden, check_pair, check_weights
 from fastsym.exceptions import RankDeficientWarning, RankError
 from fastsym.staging import one_blas_thread
+
+FILE_KIND = "frame"
+FILE_VERSION = 1
 
 HEAVY_TAILS = 1.1
 """E|x'|^4 of white x' over that of a Gaussian, above which the instruments get an even weight."""
@@ -166,14 +173,84 @@ class Frame:
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Any]) -> "Frame":
-        """Rebuild a frame from `to_arrays`."""
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "Frame":
+        """Rebuild a frame from `to_arrays`.
+
+        Raises
+        ------
+        ValueError
+            If an array is missing, or its shape or type does not go with the others.
+        """
         # Files of version 1 have no even weight.
-        values = {field.name: arrays.get(field.name, 0.0) for field in fields(cls)}
+        arrays = {"even_radius": np.array(0.0), **arrays}
+        missing = [field.name for field in fields(cls) if field.name not in arrays]
+        if missing:
+            raise ValueError(f"a frame needs {', '.join(missing)} too.")
+        d, k = np.shape(arrays["input_map"]) if np.ndim(arrays["input_map"]) == 2 else (0, 0)
+        m = len(arrays["output_map"]) if np.ndim(arrays["output_map"]) else 0
+        shapes = {
+            "input_map": (d, k),
+            "output_map": (m, k),
+            "even_map": (1 + k * (k + 1) // 2, m),
+            "input_scale": (d,),
+            "correlations": np.shape(arrays["correlations"])[:1],
+        }
+        for name in (field.name for field in fields(cls)):
+            shape, array = shapes.get(name, ()), np.asarray(arrays[name])
+            if array.shape != shape or array.dtype.kind not in "fi" or not np.isfinite(array).all():
+                raise ValueError(
+                    f"{name} of a frame must be finite numbers of shape {shape}, got shape "
+                    f"{array.shape} and dtype {array.dtype}."
+                )
+        values = {field.name: arrays[field.name] for field in fields(cls)}
         values["even_radius"] = float(values["even_radius"])
         values["noise_floor"] = float(values["noise_floor"])
         values["n_pilot"] = int(values["n_pilot"])
         return cls(**values)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the frame to an .npz file, to be shared by the accumulators of many machines.
+
+        Parameters
+        ----------
+        path : path
+            Used as it is; no extension is added.
+
+        Returns
+        -------
+        path : pathlib.Path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        return write_arrays(path, FILE_KIND, FILE_VERSION, self.to_arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Frame":
+        """Read a frame that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        frame : Frame
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, of another kind or of a newer version.
+        """
+        _, arrays = read_arrays(path, {FILE_KIND: FILE_VERSION})
+        try:
+            return cls.from_arrays(arrays)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} does not hold a frame: {error}") from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frame):

@@ -7,7 +7,7 @@ of the result. `Moments` is what it holds at the end: expectations, ready for th
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from fastsym.staging import (
 )
 
 FILE_KIND = "moments"
-FILE_VERSION = 2
+FILE_VERSION = 3
 
 _MAX_BLOCK_ROWS = 256  # the length of a sum in float32, and what a cache holds of packed features
 
@@ -405,7 +405,7 @@ class MomentAccumulator:
     def __add__(self, other: "MomentAccumulator") -> "MomentAccumulator":
         if not isinstance(other, MomentAccumulator):
             return NotImplemented
-        return self._copy().merge(other)
+        return copy.copy(self).merge(other)
 
     def moments(self) -> Moments:
         """Return the moments of all rows so far; the accumulator can go on.
@@ -419,7 +419,7 @@ class MomentAccumulator:
         ValueError
             If there are no rows or too few for a frame, or the moments overflow.
         """
-        whole = self._copy() if self._n_staged else self
+        whole = copy.copy(self) if self._n_staged else self
         return whole.finish()
 
     def finish(self) -> Moments:
@@ -494,6 +494,10 @@ class MomentAccumulator:
         OSError
             If the file cannot be written.
         """
+        return write_arrays(path, FILE_KIND, FILE_VERSION, self.to_arrays())
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the whole state, staged rows included, as named arrays."""
         arrays: dict[str, NDArray[Any]] = {
             "n_hidden": np.array(str(self.n_hidden)),
             "compute_dtype": np.array(self.compute_dtype),
@@ -508,7 +512,7 @@ class MomentAccumulator:
             frame = self._frame.to_arrays()
             arrays |= {f"frame_{name}": value for name, value in frame.items()}
             arrays |= {f"sum_{name}": value for name, value in self._sums.items() if value.size}
-        return write_arrays(path, FILE_KIND, FILE_VERSION, arrays)
+        return arrays
 
     @classmethod
     def load(
@@ -534,34 +538,94 @@ class MomentAccumulator:
             If the file is damaged, of another kind or of a newer version.
         """
         _, arrays = read_arrays(path, {FILE_KIND: FILE_VERSION})
-        n_hidden = arrays["n_hidden"].item()
-        loaded = cls(
-            n_hidden if n_hidden == "auto" else int(n_hidden),
-            compute_dtype=arrays["compute_dtype"].item(),
-            # Version 1 had neither weights nor a slope.
-            negative_slope=float(arrays.get("negative_slope", 0.0)),
-            n_jobs=n_jobs,
-        )
-        d, m = arrays["shape"].tolist()
-        if d:
-            loaded._set_shape(d, m)
-            loaded._n_staged = len(arrays["staged"])
-            loaded._rows[: loaded._n_staged, : 1 + d + m] = arrays["staged"]
-        if "frame_input_map" in arrays:
-            prefix = "frame_"
-            loaded._set_frame(
-                Frame.from_arrays(
-                    {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-                )
+        try:
+            n_hidden = arrays["n_hidden"].item()
+            frame = {
+                name.removeprefix("frame_"): array
+                for name, array in arrays.items()
+                if name.startswith("frame_")
+            }
+            loaded = cls(
+                n_hidden if n_hidden == "auto" else int(n_hidden),
+                frame=Frame.from_arrays(frame) if frame else None,
+                compute_dtype=arrays["compute_dtype"].item(),
+                # Version 1 had neither weights nor a slope.
+                negative_slope=float(arrays.get("negative_slope", 0.0)),
+                n_jobs=n_jobs,
             )
-            for name, total in loaded._sums.items():
-                if total.size:
-                    total[...] = arrays[f"sum_{name}"]
-            loaded._lanes_used = len(loaded._sums["second"])
-        loaded._n_summed = arrays["n_summed"].item()
-        loaded._weight_summed = float(arrays.get("weight_summed", arrays["n_summed"]))
-        loaded._weighted = bool(arrays.get("weighted", False))
-        return loaded
+            return loaded.restore(arrays)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} does not hold moments: {error}") from None
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> "MomentAccumulator":
+        """Take over a state that `to_arrays` gave, in the frame that this accumulator has.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+
+        Returns
+        -------
+        self : MomentAccumulator
+
+        Raises
+        ------
+        ValueError
+            If the state belongs to another frame, or to other sizes.
+        """
+        d, m = arrays["shape"].tolist()
+        if self._frame is not None:
+            mine = self._frame.to_arrays()
+            if not all(
+                np.array_equal(value, arrays.get(f"frame_{name}", 0.0))
+                for name, value in mine.items()
+            ):
+                raise ValueError("these moments belong to another frame.")
+        if d and self._shape is None:
+            self._set_shape(d, m)
+        expected = {
+            f"sum_{name}": (total.shape, total.dtype)
+            for name, total in self._sums.items()
+            if total.size
+        }
+        if d:
+            rows, width = len(arrays["staged"]), 1 + d + m
+            if rows >= len(self._rows):
+                raise ValueError(f"{rows} staged rows are more than {len(self._rows) - 1}.")
+            expected["staged"] = (rows, width), self._dtype
+        for name, (shape, dtype) in expected.items():
+            array = arrays[name]
+            if (array.shape, array.dtype) != (shape, dtype):
+                raise ValueError(
+                    f"{name} must have shape {shape} and dtype {dtype}, got {array.shape} and "
+                    f"{array.dtype}."
+                )
+        for name, total in self._sums.items():
+            if total.size:
+                total[...] = arrays[f"sum_{name}"]
+        if d:
+            self._n_staged = len(arrays["staged"])
+            self._rows[: self._n_staged, : 1 + d + m] = arrays["staged"]
+        if self._frame is not None:
+            self._lanes_used = len(self._sums["second"])
+        self._n_summed = int(arrays["n_summed"].item())
+        self._weight_summed = float(arrays.get("weight_summed", arrays["n_summed"]))
+        self._weighted = bool(arrays.get("weighted", False))
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Staged rows without the room for more, and no work space.
+        return self.__dict__ | {"_work": (), "_rows": self._rows[: self._n_staged]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild with buffers that are aligned, and this object's own."""
+        self.__dict__.update(state)
+        if self._shape is not None:
+            self._set_shape(*self._shape)
+            self._rows[: self._n_staged] = state["_rows"]
+        self._sums = {name: aligned_zeros(total.shape) for name, total in state["_sums"].items()}
+        for name, total in state["_sums"].items():
+            self._sums[name][...] = total
 
     def _check_mergeable(self, other: "MomentAccumulator") -> None:
         if not isinstance(other, MomentAccumulator):
@@ -579,6 +643,7 @@ class MomentAccumulator:
             ("negative_slope", self.negative_slope, other.negative_slope),
             ("(n_features, n_outputs)", self._shape, other._shape),
             ("n_hidden", *asked),
+            ("sums of", sorted(self._wanted), sorted(other._wanted)),
         ):
             if mine is not None and theirs is not None and mine != theirs:
                 raise ValueError(f"cannot merge moments with {what} {mine} and {theirs}.")
@@ -601,16 +666,6 @@ class MomentAccumulator:
         d, m = self._shape or (0, 0)
         rows = self._rows[: self._n_staged]
         return rows[:, 1 : 1 + d], rows[:, 1 + d : 1 + d + m]
-
-    def _copy(self) -> "MomentAccumulator":
-        other = copy.copy(self)
-        other._work = ()  # serial kernels may run on both at once
-        other._rows = aligned_zeros(self._rows.shape, self._dtype)
-        other._rows[...] = self._rows
-        other._sums = {name: aligned_zeros(total.shape) for name, total in self._sums.items()}
-        for name, total in self._sums.items():
-            other._sums[name][...] = total
-        return other
 
     def _sum_staged(self) -> None:
         """Add the staged rows to the sums; the first ones make the frame."""

@@ -12,7 +12,7 @@ from fastsym._files import read_arrays, write_arrays
 from fastsym._validation import as_rows, check_finite, check_negative_slope
 
 FILE_KIND = "network"
-FILE_VERSION = 2
+FILE_VERSION = 3
 _PREDICT_ROWS = 65536
 
 
@@ -195,11 +195,16 @@ class TwoLayerNetwork:
             If the file is damaged, of another kind or of a newer version.
         """
         _, arrays = read_arrays(path, {FILE_KIND: FILE_VERSION})
-        return cls(
-            arrays["hidden_weights"],
-            arrays["output_weights"],
-            # Version 1 had neither intercepts nor a slope.
-            hidden_intercept=arrays.get("hidden_intercept"),
-            output_intercept=arrays.get("output_intercept"),
-            negative_slope=arrays["negative_slope"].item() if "negative_slope" in arrays else 0.0,
-        )
+        try:
+            return cls(
+                arrays["hidden_weights"],
+                arrays["output_weights"],
+                # Version 1 had neither intercepts nor a slope.
+                hidden_intercept=arrays.get("hidden_intercept"),
+                output_intercept=arrays.get("output_intercept"),
+                negative_slope=arrays["negative_slope"].item()
+                if "negative_slope" in arrays
+                else 0.0,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} does not hold a network: {error}") from None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from fastsym._validation import as_generator, check_pair
-from fastsym.engine import accumulate_residuals, check_source
+from fastsym.engine import accumulate_residuals, as_passes, sample_of
 from fastsym.exceptions import ConvergenceWarning, IdentifiabilityWarning
 from fastsym.gauss_newton import (
     DENSE_PARAMETERS,
@@ -31,8 +31,9 @@ from fastsym.gauss_newton import (
 )
 from fastsym.network import TwoLayerNetwork
 from fastsym.problem import Problem, parallel, search, settle
+from fastsym.progress import Callback
 from fastsym.residuals import Residuals
-from fastsym.sources import PairedRows
+from fastsym.sources import PairedRows, Source, is_source
 from fastsym.staging import one_blas_thread
 
 Matrix = NDArray[np.float64]
@@ -87,9 +88,9 @@ def check_rereadable(source: Any) -> None:
     Raises
     ------
     TypeError
-        If it has not what `fastsym.sources.PairedRows` has.
+        If it is not a `fastsym.sources.Source`, or one of a generator.
     """
-    if not (hasattr(source, "spread") and hasattr(source, "blocks")):
+    if not is_source(source) or getattr(source, "read_once", False):
         raise TypeError(
             f"source must be readable more than once (see fastsym.sources), got "
             f"{type(source).__name__}; for a stream that can be read only once use the one-pass "
@@ -97,12 +98,12 @@ def check_rereadable(source: Any) -> None:
         )
 
 
-def spread_sample(source: PairedRows, n_hidden: int) -> PairedRows:
+def spread_sample(source: Source, n_hidden: int) -> PairedRows:
     """Read the samples that refinement holds in memory, spread evenly over the source.
 
     Parameters
     ----------
-    source : PairedRows
+    source : Source
     n_hidden : int
 
     Returns
@@ -118,15 +119,8 @@ def spread_sample(source: PairedRows, n_hidden: int) -> PairedRows:
         If one of these samples is not finite; rows are numbered within the source.
     """
     check_rereadable(source)
-    rows = sample_rows(source.n_samples, source.X.shape[1], n_hidden, source.Y.shape[1])
-    X, Y, weights = source.spread(rows)
-    try:
-        X, Y = check_pair(X, Y)
-    except ValueError:
-        # Rows of the sample are not numbered as in the source: find the first bad one there.
-        check_source(source)
-        raise
-    return PairedRows(X, Y, weights)
+    rows = sample_rows(source.n_samples, source.n_features, n_hidden, source.n_outputs)
+    return PairedRows(*sample_of(source, rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +229,7 @@ def moment_start(
 
 @one_blas_thread()
 def refine(
-    source: PairedRows,
+    source: Source,
     start: TwoLayerNetwork,
     *,
     sample: PairedRows | None = None,
@@ -247,7 +241,7 @@ def refine(
     n_jobs: int | None = None,
     random_state: Any = None,
     verbose: int = 0,
-    callback: Callable[[int], object] | None = None,
+    callback: Callback | None = None,
 ) -> Refinement:
     """Bring a network to the least-squares optimum of a source of samples.
 
@@ -256,7 +250,7 @@ def refine(
 
     Parameters
     ----------
-    source : PairedRows
+    source : Source
         Samples that can be read more than once.
     start : TwoLayerNetwork
         Its number of hidden units and negative slope stay.
@@ -285,8 +279,7 @@ def refine(
     verbose : int, default=0
         1 prints loss, gradient norm and promised decrease of each start and pass.
     callback : callable, default=None
-        Called with the number of rows read so far in the present pass over all samples, after each
-        block.
+        Called with a `fastsym.progress.Event` after each block of a pass over all samples.
 
     Returns
     -------
@@ -311,6 +304,8 @@ def refine(
     Marquardt (1963), doi:10.1137/0111030; Golub and Pereyra (1973), doi:10.1137/0710036.
     """
     say: Callable[[str], object] = print if verbose else lambda _: None
+    check_rereadable(source)
+    source = as_passes(source, callback)
     if sample is None:
         sample = spread_sample(source, start.n_hidden)
     X, Y = check_pair(sample.X[:], sample.Y[:], start.n_features, start.n_outputs)
@@ -333,7 +328,7 @@ def refine(
     n_evaluations = sum(len(one.history) for one in [*fits, *near])
     whole = sample.n_samples >= source.n_samples
     if not whole:
-        fit = _polish(source, problem, fit, max_passes, n_jobs, say, callback)
+        fit = _polish(source, problem, fit, max_passes, n_jobs, say)
         if certificate == "exact" and not fit.exact:
             certificate = "none"  # the sample is without noise, the rest is not
     return result_of(
@@ -349,13 +344,12 @@ def refine(
 
 
 def _polish(
-    source: PairedRows,
+    source: Source,
     problem: Problem,
     fit: Fit,
     max_passes: int,
     n_jobs: int | None,
     say: Callable[[str], object],
-    callback: Callable[[int], object] | None,
 ) -> Fit:
     """Go over all samples with the normal matrix of the sample."""
     coordinates, scale = problem.coordinates, 1.0
@@ -371,7 +365,6 @@ def _polish(
             problem.slope,
             n_jobs=n_jobs,
             check=passes == 1,
-            callback=callback,
         )
         scale = total.weight / problem.sample.weight
         return total

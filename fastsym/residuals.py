@@ -6,6 +6,7 @@ rows (bias, w), and a unit with weights (1, 0 ...) is the constant that carries 
 intercept.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +78,7 @@ class _ResidualSums:
         d, m, k = n_features, n_outputs, len(hidden)
         k_padded, m_padded, d_padded = padded(k), padded(m), padded(1 + d)
         self._sizes = d, m, k
+        self.hidden, self.outputs = hidden, outputs
         back = padded_matrix(outputs)
         forward = np.zeros((k_padded, m_padded))
         forward[:k, :m] = outputs.T
@@ -84,7 +86,7 @@ class _ResidualSums:
         shapes = (k_padded * d_padded, k_padded * m_padded, m_padded * m_padded)
         # No more lanes than blocks are ever filled by a call.
         self._lanes = min(lanes_of(sum(shapes)), -(-n_rows // _kernels.RESIDUAL_ROWS))
-        self._sums = [aligned_zeros((self._lanes, size)) for size in shapes]
+        self.lanes = [aligned_zeros((self._lanes, size)) for size in shapes]
         self._buffer = (4, _kernels.RESIDUAL_ROWS, max(k_padded, m_padded) + 8)
 
     def add(self, rows: NDArray[Any], n_rows: int, slope: float, n_jobs: int | None) -> None:
@@ -94,7 +96,7 @@ class _ResidualSums:
 
         def run(kernel: Any, threads: int) -> None:
             work = aligned_zeros((threads, *self._buffer))
-            kernel(rows, n_rows, d, m, *self._weights, slope, self._lanes, work, *self._sums)
+            kernel(rows, n_rows, d, m, *self._weights, slope, self._lanes, work, *self.lanes)
 
         if n_jobs == 1:
             run(_kernels.residuals_serial, 1)
@@ -104,7 +106,7 @@ class _ResidualSums:
 
     def total(self, n_samples: int, weight: float) -> Residuals:
         d, m, k = self._sizes
-        hidden, outputs, moment = (np.add.reduce(lanes, axis=0) for lanes in self._sums)
+        hidden, outputs, moment = (np.add.reduce(lanes, axis=0) for lanes in self.lanes)
         upper = np.triu(moment.reshape(padded(m), padded(m))[:m, :m])
         return Residuals(
             n_samples=n_samples,
@@ -141,7 +143,7 @@ class ResidualAccumulator:
     ) -> None:
         self._sums = _ResidualSums(n_features, n_outputs, hidden, outputs)
         self._rows = aligned_zeros((SUPERBLOCK_ROWS, padded(1 + n_features + n_outputs)))
-        self._slope, self._n_jobs = slope, n_jobs
+        self._slope, self.n_jobs = slope, n_jobs
         self._n_staged = 0
         self.n_samples = 0
         self._weight = 0.0
@@ -166,11 +168,73 @@ class ResidualAccumulator:
             self._sum_staged()
         return self._sums.total(self.n_samples, self._weight)
 
+    def __add__(self, other: "ResidualAccumulator") -> "ResidualAccumulator":
+        total, rest = copy.copy(self), copy.copy(other)
+        for one in (total, rest):
+            if one._n_staged:
+                one._sum_staged()
+        for mine, theirs in zip(total._sums.lanes, rest._sums.lanes, strict=True):
+            mine += theirs
+        total.n_samples += rest.n_samples
+        total._weight += rest._weight
+        return total
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the whole state, staged rows included, and what it belongs to, as named arrays."""
+        lanes = {f"lanes_{i}": lanes for i, lanes in enumerate(self._sums.lanes)}
+        return lanes | {
+            "hidden": self._sums.hidden,
+            "outputs": self._sums.outputs,
+            "slope": np.array(self._slope),
+            "n_samples": np.array(self.n_samples),
+            "weight": np.array(self._weight),
+            "staged": self._rows[: self._n_staged],
+        }
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> "ResidualAccumulator":
+        """Take over the state that `to_arrays` gave, of the same weights.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+
+        Returns
+        -------
+        self : ResidualAccumulator
+
+        Raises
+        ------
+        ValueError
+            If it belongs to other weights.
+        """
+        mine = self.to_arrays()
+        same = arrays.keys() == mine.keys() and all(
+            np.array_equal(arrays[name], mine[name]) for name in ("hidden", "outputs", "slope")
+        )
+        if not same:
+            raise ValueError("these sums belong to other weights.")
+        for i, lanes in enumerate(self._sums.lanes):
+            lanes[...] = arrays[f"lanes_{i}"]
+        self.n_samples, self._weight = arrays["n_samples"].item(), arrays["weight"].item()
+        self._n_staged = len(arrays["staged"])
+        self._rows[: self._n_staged] = arrays["staged"]
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not attribute by attribute: the kernels' buffers must be aligned again.
+        d, m, _ = self._sums._sizes
+        how = d, m, self._sums.hidden, self._sums.outputs, self._slope, self.n_jobs
+        return _restored, (how, self.to_arrays())
+
     def _sum_staged(self) -> None:
         first = self._rows[: self._n_staged, 0]
         self._weight += float(first @ first)
-        self._sums.add(self._rows, self._n_staged, self._slope, self._n_jobs)
+        self._sums.add(self._rows, self._n_staged, self._slope, self.n_jobs)
         self._n_staged = 0
+
+
+def _restored(how: tuple[Any, ...], arrays: dict[str, NDArray[Any]]) -> ResidualAccumulator:
+    return ResidualAccumulator(*how).restore(arrays)
 
 
 class Sample:

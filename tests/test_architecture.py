@@ -13,8 +13,9 @@ PACKAGE = Path(fastsym.__file__).parent
 
 # Each module may import from those before it in this list, and from no others.
 ORDER = [
-    "exceptions", "_validation", "_files", "_kernels", "sources", "network", "staging", "frame",
-    "moments", "residuals", "engine", "diagnostics", "diagonalization", "spectral", "gauss_newton",
+    "exceptions", "_validation", "_files", "_kernels", "rows", "sources", "network", "staging",
+    "frame", "moments", "residuals", "progress", "checkpoint", "engine", "distributed",
+    "diagnostics", "diagonalization", "spectral", "gauss_newton",
     "problem", "refine", "stream", "metrics", "datasets", "estimator", "demo", "cli", "__main__",
 ]  # fmt: skip
 

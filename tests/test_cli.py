@@ -177,7 +177,7 @@ def bad_inputs(folder, tmp):
         "compute_dtype must be": ("fit", x, y, "--compute-dtype", "int", "-o", out),
         "there is no folder": ("fit", x, y, "-o", tmp / "nowhere" / "m.npz"),
         "not a readable fastsym moments file": ("solve", tmp / "text.npz"),
-        "text.npz is not a readable fastsym network or moments file": ("info", tmp / "text.npz"),
+        "readable fastsym network or moments or frame file": ("info", tmp / "text.npz"),
         "info needs a file, or --machine": ("info",),
         "is not a readable .npy file": ("fit", tmp / "text.npz", y, "-o", out),
         "another.npz: cannot merge moments of different frames": (

@@ -7,7 +7,8 @@ import pytest
 from fastsym import MomentAccumulator, TwoLayerNetwork, make_two_layer
 from fastsym._files import read_arrays, write_arrays, write_npy
 from fastsym.datasets import make_network
-from fastsym.sources import NpyRows, open_npy_pair
+from fastsym.rows import NpyRows
+from fastsym.sources import open_source
 
 
 @pytest.fixture
@@ -15,30 +16,21 @@ def network_file(tmp_path):
     return make_network(4, 3, 3, random_state=0).save(tmp_path / "model.npz")
 
 
-def test_every_flipped_bit_is_noticed_or_harmless(network_file, rng):
+def test_every_flipped_bit_is_noticed(network_file, rng):
     content = network_file.read_bytes()
-    expected = TwoLayerNetwork.load(network_file)
-    refused = 0
     for position in rng.choice(len(content) * 8, 400, replace=False):
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << (position % 8)
         network_file.write_bytes(damaged)
-        try:
-            loaded = TwoLayerNetwork.load(network_file)
-        except ValueError as error:
-            assert "model.npz" in str(error)
-            refused += 1
-        else:  # a bit of the container that says nothing, a time stamp for instance
-            np.testing.assert_array_equal(loaded.hidden_weights, expected.hidden_weights)
-            np.testing.assert_array_equal(loaded.output_weights, expected.output_weights)
-    assert refused > 200
+        with pytest.raises(ValueError, match=r"model\.npz .*(damaged|not a readable)"):
+            TwoLayerNetwork.load(network_file)
 
 
 def test_every_truncation_is_noticed(network_file):
     content = network_file.read_bytes()
-    for length in range(0, len(content), 7):
+    for length in range(len(content)):
         network_file.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="not a readable fastsym network file"):
+        with pytest.raises(ValueError, match=r"model\.npz .*(damaged|not a readable)"):
             TwoLayerNetwork.load(network_file)
 
 
@@ -51,13 +43,13 @@ def rewrite(path, **changes):
 
 def test_swapped_values_are_noticed(network_file):
     rewrite(network_file, hidden_weights=np.ones((3, 4)))
-    with pytest.raises(ValueError, match="damaged: its checksum"):
+    with pytest.raises(ValueError, match="damaged: the digest at its end is missing"):
         TwoLayerNetwork.load(network_file)
 
 
 def test_newer_version_other_kind_and_foreign_files(network_file, tmp_path):
-    newer = write_arrays(tmp_path / "newer.npz", "network", 3, {})
-    with pytest.raises(ValueError, match=r"format version 3, .* up to version 2; update fastsym"):
+    newer = write_arrays(tmp_path / "newer.npz", "network", 4, {})
+    with pytest.raises(ValueError, match=r"format version 4, .* up to version 3; update fastsym"):
         TwoLayerNetwork.load(newer)
     with pytest.raises(ValueError, match="holds fastsym 'network' data, expected moments"):
         MomentAccumulator.load(network_file)
@@ -133,9 +125,11 @@ def test_source_reads_blocks_and_spread_rows(tmp_path):
     X, Y, _ = make_two_layer(5000, 3, 2, 2, random_state=0)
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y)
-    source = open_npy_pair(tmp_path / "x.npy", tmp_path / "y.npy")
+    source = open_source(tmp_path / "x.npy", tmp_path / "y.npy")
     for rows in (None, 1, 999):
-        np.testing.assert_array_equal(np.concatenate([b[0] for b in source.blocks(rows)]), X)
+        source.block_rows = rows
+        np.testing.assert_array_equal(np.concatenate([b[0] for b in source.blocks()]), X)
+        np.testing.assert_array_equal(np.concatenate([b[1] for b in source.blocks(77)]), Y[77:])
     x, y, _ = source.spread(640)
     assert len(x) == len(y) == 640
     position = np.searchsorted(np.sort(X[:, 0]), x[:, 0])
@@ -162,5 +156,5 @@ def test_bad_npy_files(tmp_path):
         with pytest.raises(ValueError, match="one- or two-dimensional array of real numbers"):
             NpyRows(text)
     np.save(text, np.ones((9, 2)))
-    with pytest.raises(ValueError, match=r"same number of rows.* 10 and 9"):
-        open_npy_pair(good, text)
+    with pytest.raises(ValueError, match=r"same number of rows.* 10 in .*good\.npy and 9 in"):
+        open_source(good, text)

@@ -272,12 +272,13 @@ def test_a_source_gives_the_same_for_any_blocks_and_reports_progress():
     X, Y, _ = make_two_layer(50_000, 4, 3, 4, noise=0.1, random_state=0)
     source = from_arrays(X, Y)
     seen = []
-    a = accumulate(source, 3, callback=seen.append)
+    a = accumulate(source, 3, callback=lambda event: seen.append(event.n_rows))
     assert seen == sorted(seen)
     assert seen[-1] == 50_000
     assert a.frame.n_pilot == 4 * SUPERBLOCK_ROWS
     b = MomentAccumulator(3, frame=a.frame)
-    for block in source.blocks(777):
+    source.block_rows = 777
+    for block in source.blocks():
         b.update(*block)
     assert_same_bits(a, b)
 
@@ -301,8 +302,8 @@ def test_reading_runs_in_another_thread_and_one_block_ahead():
     frame = estimate_frame(X[:9000], Y[:9000], 3)
     ahead, blocks = [], []
 
-    def look(done):
-        blocks.append(done)
+    def look(event):
+        blocks.append(event.n_rows)
         ahead.append(watched.reads - len(blocks))
 
     result = accumulate(source, frame=frame, callback=look)

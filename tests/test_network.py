@@ -47,7 +47,7 @@ def test_save_and_load(tmp_path, rng, order):
     np.testing.assert_array_equal(loaded.hidden_weights, network.hidden_weights)
     np.testing.assert_array_equal(loaded.output_weights, network.output_weights)
     with np.load(path, allow_pickle=False) as plain:  # NumPy alone can read it
-        assert plain["format_version"] == 2
+        assert plain["format_version"] == 3
 
 
 def test_bad_weights_and_inputs():

@@ -1,0 +1,439 @@
+"""Every kind of source gives the same rows, the same spread sample and the same fit."""
+
+import itertools
+import os
+import pickle
+import re
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastsym import TwoLayerRegressor, accumulate, make_two_layer, parameter_error, sources
+from fastsym.rows import NpyRows, ShardedRows, expand, open_rows
+from fastsym.sources import BlockSource, from_arrays, from_blocks, open_source
+
+h5py = pytest.importorskip("h5py")
+zarr = pytest.importorskip("zarr")
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+polars = pytest.importorskip("polars")
+pandas = pytest.importorskip("pandas")
+
+N, D, M = 30_000, 5, 4
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, Y, _ = make_two_layer(N, D, 3, M, noise=0.1, random_state=0)
+    return X.astype(np.float32), Y.astype(np.float32)
+
+
+def table(X, Y, **extra):
+    columns = {f"x{i}": X[:, i] for i in range(X.shape[1])}
+    columns |= {f"y{i}": Y[:, i] for i in range(Y.shape[1])}
+    return pyarrow.table(columns | extra)
+
+
+def write_hdf5(path, X, Y, **how):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("run/X", data=X, **how)
+        file.create_dataset("run/Y", data=Y, **how)
+
+
+def write_zarr(path, X, Y, chunk):
+    group = zarr.open_group(path, mode="w")
+    for name, array in (("X", X), ("Y", Y)):
+        stored = group.create_array(name, shape=array.shape, chunks=(chunk, 2), dtype=array.dtype)
+        stored[:] = array
+
+
+@pytest.fixture(scope="module")
+def written(data, tmp_path_factory):
+    """All kinds of files with the same samples: {kind: arguments of open_source}."""
+    X, Y = data
+    folder = tmp_path_factory.mktemp("kinds")
+    np.save(folder / "X.npy", X)
+    np.save(folder / "Y.npy", Y)
+    np.save(folder / "XF.npy", np.asfortranarray(X))
+    np.savez(folder / "s.npz", X=X, Y=Y)
+    np.savez_compressed(folder / "c.npz", X=X, Y=Y)
+    write_hdf5(folder / "plain.h5", X, Y)
+    write_hdf5(folder / "chunks.hdf5", X, Y, chunks=(700, 2), compression="gzip")
+    write_zarr(folder / "a.zarr", X, Y, 7001)
+    for name, array in (("X", X), ("Y", Y)):
+        zarr.create_array(folder / f"{name}.zarr", data=array, chunks=(4000, 3))
+    parquet.write_table(table(X, Y), folder / "a.parquet", row_group_size=4999)
+    parquet.write_table(table(X, Y), folder / "one.parquet")
+    for i, part in enumerate(np.array_split(np.arange(N), 11)):
+        for kind in ("xs", "ys", "npz", "pq"):
+            (folder / kind).mkdir(exist_ok=True)
+        np.save(folder / "xs" / f"part{i}.npy", X[part])
+        np.save(folder / "ys" / f"part{i}.npy", Y[part])
+        np.savez(folder / "npz" / f"{i}.npz", X=X[part], Y=Y[part])
+        parquet.write_table(table(X[part], Y[part]), folder / "pq" / f"{i}.parquet")
+    hdf5_names = {"x": "run/X", "y": "run/Y"}
+    return {
+        "npy": ((folder / "X.npy", folder / "Y.npy"), {}),
+        "npy, Fortran order": ((folder / "XF.npy", folder / "Y.npy"), {}),
+        "npz": ((folder / "s.npz",), {}),
+        "compressed npz": ((folder / "c.npz",), {}),
+        "hdf5": ((folder / "plain.h5",), hdf5_names),
+        "hdf5 in chunks": ((folder / "chunks.hdf5",), hdf5_names),
+        "zarr": ((folder / "a.zarr",), {}),
+        "zarr arrays": ((folder / "X.zarr", folder / "Y.zarr"), {}),
+        "parquet": ((folder / "a.parquet",), {}),
+        "parquet, one group": ((folder / "one.parquet",), {"x": ["x?"], "y": ["y0", "y[123]"]}),
+        "folders": ((folder / "xs", folder / "ys"), {}),
+        "pattern": ((str(folder / "xs" / "*.npy"), str(folder / "ys" / "*.npy")), {}),
+        "folder of npz": ((folder / "npz",), {}),
+        "folder of parquet": ((folder / "pq",), {}),
+        "list": (([folder / "npz" / f"{i}.npz" for i in range(11)],), {}),
+    }
+
+
+KINDS = [
+    "npy", "npy, Fortran order", "npz", "compressed npz", "hdf5", "hdf5 in chunks", "zarr",
+    "zarr arrays", "parquet", "parquet, one group", "folders", "pattern", "folder of npz",
+    "folder of parquet", "list",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_rows(kind, written, data):
+    paths, names = written[kind]
+    for block_rows, first in ((None, 0), (999, 0), (12_345, 7_000), (1, N - 3)):
+        source = open_source(*paths, **names, block_rows=block_rows)
+        assert (source.n_samples, source.n_features, source.n_outputs) == (N, D, M)
+        blocks = list(source.blocks(first))
+        for part in (0, 1):
+            read = np.concatenate([block[part] for block in blocks])
+            assert read.dtype == np.float32
+            np.testing.assert_array_equal(read, data[part][first:])
+    reference = from_arrays(*data)
+    for count in (100, 5000, N):
+        for mine, theirs in zip(source.spread(count)[:2], reference.spread(count)[:2], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    # Backwards, and once more from another process.
+    again = pickle.loads(pickle.dumps(source))
+    for first, last in ((20_000, 20_010), (3, 9), (29_990, 40_000), (5, 5)):
+        np.testing.assert_array_equal(again.X[first:last], data[0][first:last])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_bits_of_a_fit(kind, written, data):
+    paths, names = written[kind]
+    expected = TwoLayerRegressor(3).fit(from_arrays(*data)).network_
+    network = TwoLayerRegressor(3).fit(open_source(*paths, **names)).network_
+    np.testing.assert_array_equal(network.hidden_weights, expected.hidden_weights)
+    np.testing.assert_array_equal(network.output_weights, expected.output_weights)
+
+
+def test_parts_of_a_source_are_its_rows(written, data):
+    for kind in ("npy", "parquet", "folders"):
+        paths, names = written[kind]
+        parts = open_source(*paths, **names).split(7)
+        assert len(parts) == 7
+        assert [part.first_row for part in parts] == list(
+            itertools.accumulate([0] + [part.n_samples for part in parts[:-1]])
+        )
+        X = np.concatenate([block[0] for part in parts for block in part.blocks()])
+        np.testing.assert_array_equal(X, data[0])
+    assert [part.n_samples for part in from_arrays(data[0][:3], data[1][:3]).split(7)] == [1, 1, 1]
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(0, 120), st.integers(0, 50)
+)
+def test_shards_are_one_matrix(sizes, first, count):
+    rows = np.arange(2 * sum(sizes)).reshape(-1, 2)
+    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    sharded = ShardedRows(parts, [str(i) for i in range(len(parts))])
+    np.testing.assert_array_equal(sharded[first : first + count], rows[first : first + count])
+
+
+# Frames
+
+
+def test_frames(data):
+    X, Y = data
+    expected = TwoLayerRegressor(3).fit(X.astype(float), Y.astype(float)).hidden_weights_
+    names = [f"f{i}" for i in range(D)]
+    for frame in (pandas.DataFrame, polars.DataFrame):
+        model = TwoLayerRegressor(3).fit(
+            frame(X.astype(float), names), frame(Y.astype(float), [f"y{i}" for i in range(M)])
+        ) if frame is polars.DataFrame else TwoLayerRegressor(3).fit(
+            frame(X.astype(float), columns=names), frame(Y.astype(float))
+        )  # fmt: skip
+        np.testing.assert_array_equal(model.hidden_weights_, expected)
+        assert model.feature_names_in_.tolist() == names
+
+
+def test_a_missing_value_in_a_table_is_named_by_its_row(data, tmp_path):
+    X, Y = (part[:100].copy() for part in data)
+    columns = [pyarrow.array(X[:, i]) for i in range(D)]
+    columns[2] = pyarrow.array([None if i == 57 else float(v) for i, v in enumerate(X[:, 2])])
+    whole = pyarrow.table(
+        columns + [Y[:, i] for i in range(M)],
+        names=[f"x{i}" for i in range(D)] + [f"y{i}" for i in range(M)],
+    )
+    parquet.write_table(whole, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"X contains NaN \(first in row 57\)"):
+        TwoLayerRegressor(3).fit(open_source(tmp_path / "a.parquet"))
+
+
+# Weights
+
+
+def test_weights_in_files_are_as_weights_in_memory(data, tmp_path, rng):
+    X, Y = data
+    weights = rng.integers(0, 4, N).astype(np.float32)
+    X = X.copy()
+    X[weights == 0] = np.nan  # absent samples may hold anything
+    np.savez(tmp_path / "a.npz", X=X, Y=Y, w=weights)
+    parquet.write_table(table(X, Y, weight=weights), tmp_path / "a.parquet")
+    for name, array in (("X", X), ("Y", Y), ("w", weights)):
+        np.save(tmp_path / f"{name}.npy", array)
+    used = weights > 0
+    expected = TwoLayerRegressor(3).fit(X[used], Y[used], weights[used].astype(float))
+    for source in (
+        open_source(tmp_path / "a.npz", weight="w"),
+        open_source(tmp_path / "a.parquet", weight="weight"),
+        open_source(tmp_path / "X.npy", tmp_path / "Y.npy", weight=str(tmp_path / "w.npy")),
+        from_blocks([(X[i : i + 700], Y[i : i + 700], weights[i : i + 700])
+                     for i in range(0, N, 700)]),
+    ):  # fmt: skip
+        model = TwoLayerRegressor(3).fit(source)
+        np.testing.assert_allclose(model.hidden_weights_, expected.hidden_weights_, atol=1e-9)
+        assert model.loss_ == pytest.approx(expected.loss_, rel=1e-9)
+    bad = weights.copy()
+    bad[123] = -1
+    np.save(tmp_path / "w.npy", bad)
+    source = open_source(tmp_path / "X.npy", tmp_path / "Y.npy", weight=str(tmp_path / "w.npy"))
+    with pytest.raises(ValueError, match=r"sample_weight must be .* got -1\.0 in row 123"):
+        TwoLayerRegressor(3).fit(source)
+    bad[123], X[200] = 1, np.inf
+    bad[200] = 1
+    np.save(tmp_path / "w.npy", bad)
+    np.save(tmp_path / "X.npy", X)
+    source = open_source(tmp_path / "X.npy", tmp_path / "Y.npy", weight=str(tmp_path / "w.npy"))
+    # Rows are numbered as in the file, absent ones counted.
+    with pytest.raises(ValueError, match=r"X contains (NaN|infinity) \(first in row (200|123)\)"):
+        TwoLayerRegressor(3).fit(source)
+
+
+# Blocks of an iterable
+
+
+def test_blocks_that_can_be_read_again_give_the_optimum(data):
+    X, Y = data
+    expected = TwoLayerRegressor(3).fit(X, Y)
+    blocks = [(X[i : i + 611], Y[i : i + 611]) for i in range(0, N, 611)]
+    model = TwoLayerRegressor(3).fit(from_blocks(blocks))
+    assert model.refinement_.n_samples == N
+    assert max(parameter_error(expected.network_, model.network_)) < 1e-8
+    assert model.loss_ == pytest.approx(expected.loss_, rel=1e-5)
+
+
+def test_a_generator_is_fitted_in_one_pass(data):
+    X, Y = data
+    expected = TwoLayerRegressor(3).fit(X, Y)
+    events = []
+    blocks = ((X[i : i + 611], Y[i : i + 611]) for i in range(0, N, 611))
+    model = TwoLayerRegressor(3).fit(from_blocks(blocks), callback=events.append)
+    assert model.n_passes_ == 1
+    assert model.n_features_in_ == D
+    assert [event.n_rows for event in events][-1] == N
+    assert events[-1].n_samples is None
+    assert max(parameter_error(expected.network_, model.network_)) < 1e-6
+    with pytest.raises(ValueError, match="no samples"):
+        model.fit(from_blocks(iter([])))
+
+
+def test_a_dataloader_works_as_it_is(data):
+    torch = pytest.importorskip("torch")
+    X, Y = (torch.from_numpy(part) for part in data)
+    dataset = torch.utils.data.TensorDataset(X, Y)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=1000, shuffle=True)
+    model = TwoLayerRegressor(3).fit(from_blocks(loader))
+    expected = TwoLayerRegressor(3).fit(*data)
+    assert max(parameter_error(expected.network_, model.network_)) < 1e-8
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=30), st.integers(1, 400))
+def test_spread_of_blocks_is_even_and_does_not_depend_on_their_sizes(sizes, count):
+    total = sum(sizes)
+    if total == 0:
+        with pytest.raises(ValueError, match="no samples"):
+            _ = from_blocks([(np.empty((0, 1)), np.empty((0, 1)))]).n_samples
+        return
+    rows = np.arange(float(total))[:, None]
+
+    def cut(sizes):
+        ends = np.cumsum(sizes)
+        return from_blocks(
+            [(rows[e - s : e], rows[e - s : e]) for e, s in zip(ends, sizes, strict=True)]
+        )
+
+    source = cut(sizes)
+    assert source.n_samples == total
+    X, Y, weights = source.spread(count)
+    assert weights is None
+    np.testing.assert_array_equal(X, Y)
+    assert len(X) == min(count, total)
+    assert (np.diff(X[:, 0]) > 0).all()
+    np.testing.assert_array_equal(X, cut([total]).spread(count)[0])
+
+
+def test_spread_of_many_blocks_thins_evenly(monkeypatch):
+    monkeypatch.setattr(sources, "_SURVEY_BYTES", 64_000)  # 4000 rows of two columns
+    rows = np.arange(100_000.0)[:, None]
+    source = from_blocks([(rows[i : i + 300], rows[i : i + 300]) for i in range(0, 100_000, 300)])
+    for count in (1000, 20_000):  # the second is more than the first pass keeps
+        X = source.spread(count)[0][:, 0]
+        assert count <= len(X) <= 2 * count + 32
+        assert (np.diff(X) > 0).all()
+        assert np.diff(X).max() <= 64 * 100_000 / count
+        assert X[0] < 100_000 / 50
+        assert X[-1] > 98_000
+
+
+def test_bad_blocks():
+    good = np.zeros((3, 2)), np.zeros((3, 1))
+    for blocks, message in (
+        ([good[0]], "must yield"),
+        ([(good[0],)], "must yield"),
+        ([good, (np.zeros((3, 4)), good[1])], r"row 3 has 4 features .* before 2 and 1"),
+        ([good, (np.zeros((2, 2)), good[1])], "same number of rows.*in the block at row 3"),
+        ([good, (*good, [1, 2, -1])], r"sample_weight must be .* in row 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _ = from_blocks(blocks).n_samples
+    with pytest.raises(TypeError, match="must be iterable"):
+        from_blocks(3)
+    one_shot = from_blocks(iter([good]))
+    with pytest.raises(TypeError, match="read only once"):
+        accumulate(one_shot, 1)
+    for name in ("client", "checkpoint"):
+        with pytest.raises(TypeError, match=f"{name} needs samples that can be read more than"):
+            TwoLayerRegressor(1).fit(from_blocks(iter([good])), **{name: "x"})
+    with pytest.raises(ValueError, match="must be None where X is a source"):
+        TwoLayerRegressor(1).fit(from_blocks([good]), [1])
+
+
+# Paths and formats
+
+
+def test_shards_are_in_the_order_of_their_numbers(tmp_path):
+    for i in (1, 2, 10):
+        np.save(tmp_path / f"part{i}.npy", np.zeros((2, 2)))
+    names = [os.path.basename(path) for path in expand(tmp_path)]
+    assert names == ["part1.npy", "part2.npy", "part10.npy"]
+    assert expand(str(tmp_path / "part*.npy")) == expand(tmp_path)
+    np.savez(tmp_path / "a.npz", X=1)
+    with pytest.raises(ValueError, match="several formats"):
+        expand(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        expand(str(tmp_path / "*.h5"))
+
+
+def test_clear_errors(tmp_path, data):
+    X, Y = (part[:100] for part in data)
+    write_hdf5(tmp_path / "a.h5", X, Y)
+    np.savez(tmp_path / "a.npz", X=X, Y=Y[:90], names=np.array(["a"]))
+    parquet.write_table(table(X, Y, label=["a"] * 100), tmp_path / "a.parquet")
+    np.save(tmp_path / "a.npy", X)
+    (tmp_path / "a.csv").write_text("1,2")
+    for path in ("b.h5", "b.npz", "b.parquet", "b.npy", "b.zarr"):
+        with pytest.raises(FileNotFoundError):
+            open_source(tmp_path / path, tmp_path / path)
+    for arguments, names, message in (
+        (("a.h5",), {}, r"no dataset 'X'; its datasets are run/X, run/Y"),
+        (("a.npz",), {"x": "Z"}, "no array 'Z'; its arrays are X, Y, names"),
+        (("a.npz",), {}, "same number of rows.* 100 in .* and 90 in"),
+        (("a.npz",), {"y": "names"}, "array of real numbers"),
+        (("a.parquet",), {"x": "z*"}, r"no column 'z\*'; its columns are x0, x1"),
+        (("a.parquet",), {"y": "label"}, "column 'label' must hold numbers, got string"),
+        (("a.npy",), {}, "is one array: give the file of Y too"),
+        (("a.csv",), {}, "format is not known by its ending"),
+        (("a.parquet",), {"block_rows": 0}, "block_rows must be None or an integer of at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_source(*(tmp_path / each for each in arguments), **names)
+    with pytest.raises(ValueError, match="say which array"):
+        open_rows(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="stands for 1 files and y_path for 2"):
+        open_source(tmp_path / "a.npy", [tmp_path / "a.npy"] * 2)
+
+
+def test_damaged_files_are_named(tmp_path, data):
+    X, Y = data
+    write_hdf5(tmp_path / "a.h5", X, Y, chunks=(1000, 4), compression="gzip")
+    write_zarr(tmp_path / "a.zarr", X, Y, 5000)
+    np.savez_compressed(tmp_path / "a.npz", X=X, Y=Y)
+    parquet.write_table(table(X, Y), tmp_path / "a.parquet", write_page_checksum=True)
+    for name in ("a.h5", "a.npz", "a.parquet"):
+        content = bytearray((tmp_path / name).read_bytes())
+        (tmp_path / f"cut-{name}").write_bytes(content[: len(content) // 2])
+        names = {"x": "run/X", "y": "run/Y"} if name == "a.h5" else {}
+        with pytest.raises(ValueError, match=f"cut-{name} is not a readable"):
+            open_source(tmp_path / f"cut-{name}", **names)
+        middle = len(content) // 2
+        content[middle : middle + 400] = os.urandom(400)
+        (tmp_path / f"bad-{name}").write_bytes(content)
+        source = open_source(tmp_path / f"bad-{name}", **names)
+        with pytest.raises(ValueError, match=rf"bad-{name}: row.* cannot be read"):
+            for _ in source.blocks():
+                pass
+    chunk = next(path for path in (tmp_path / "a.zarr" / "X" / "c").rglob("*") if path.is_file())
+    chunk.unlink()
+    with pytest.raises(ValueError, match=r"1 of 18 chunks of 'X' are missing"):
+        open_source(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("path", "library", "extra"),
+    [("a.h5", "h5py", "hdf5"), ("a.zarr", "zarr", "zarr"), ("a.parquet", "pyarrow.parquet",
+                                                            "parquet")],
+)  # fmt: skip
+def test_a_missing_library_names_its_extra(path, library, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    (tmp_path / path).touch()
+    with pytest.raises(ImportError, match=re.escape(f'pip install "fastsym[{extra}]"')):
+        open_source(tmp_path / path)
+
+
+def test_a_chunk_is_decoded_once_a_pass(written, monkeypatch):
+    from fastsym.rows import _ChunkedRows
+
+    reads = []
+    original = _ChunkedRows._read
+    monkeypatch.setattr(
+        _ChunkedRows, "_read", lambda self, *rows: reads.append(rows) or original(self, *rows)
+    )
+    paths, names = written["zarr"]
+    for _ in open_source(*paths, **names, block_rows=100).blocks():
+        pass
+    rows = sum(last - first for first, last in reads)
+    assert rows == 2 * N
+
+
+def test_block_rows_follow_memory(monkeypatch):
+    monkeypatch.setattr(sources, "memory_limit", lambda: 64 << 20)
+    assert sources.rows_of_block(160) == (64 << 20) // 256 // 160
+    monkeypatch.setattr(sources, "memory_limit", lambda: None)
+    assert sources.rows_of_block(160) == sources.BLOCK_BYTES // 160
+    monkeypatch.undo()
+    assert sources.memory_limit() > 1 << 28
+    assert sources.rows_of_block(10**12) == 1
+
+
+def test_npy_inside_a_file_ends_where_its_entry_ends(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.zeros((10, 2)), Y=np.ones((10, 2)))
+    rows = open_rows(tmp_path / "a.npz", "X")
+    assert isinstance(rows, NpyRows)
+    assert not rows[0:10].any()
+    assert isinstance(BlockSource([]), BlockSource)
