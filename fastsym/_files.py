@@ -74,7 +74,8 @@ def write_arrays(
         with zipfile.ZipFile(file, "w") as archive:
             archive.comment = _SEAL + b"0" * _DIGEST
             for name, array in everything.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                # Without a time stamp: the same content gives the same file.
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
                     npy_format.write_array(entry, array, allow_pickle=False)
         size = file.tell() - _DIGEST
         digest = _digest(file, size)

@@ -24,7 +24,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 _READ_BYTES = 1 << 20  # chunks smaller than this are read several at a time
-_BATCH_ROWS = 65536  # rows of a Parquet file decoded at once
+_BATCH_ROWS = 32768  # rows of a Parquet file decoded at once
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a .zip entry: lengths of its name and extra field
 
 PathLike = str | os.PathLike[str]
