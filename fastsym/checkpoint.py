@@ -121,7 +121,7 @@ class Checkpoint:
         n_rows, done = state.pop("n_rows").item(), bool(state.pop("done"))
         try:
             accumulator.restore(state)
-        except (ValueError, KeyError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.path} cannot be taken up: pass {number} does not come out as it was "
                 f"({error}) The fit was begun with other versions of fastsym or NumPy or on "
@@ -147,16 +147,21 @@ class Checkpoint:
     def _load(self) -> None:
         try:
             _, arrays = read_arrays(self.path, {FILE_KIND: FILE_VERSION})
+        except ValueError as error:
+            raise ValueError(f"{error} Delete the file to start anew.") from None
+        try:
             settings, data = json.loads(arrays.pop("settings").item()), arrays.pop("data").item()
             passes: dict[int, Arrays] = {}
             for name, value in arrays.items():
                 number, _, field = name.removeprefix("pass").partition("_")
                 passes.setdefault(int(number), {})[field] = value
             found = [passes[i] for i in range(len(passes))]
-            if any({"n_rows", "done"} - one.keys() for one in found):
-                raise ValueError(f"{self.path} does not hold passes.")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{error} Delete the file to start anew.") from None
+            if not all(one[name].ndim == 0 for one in found for name in ("n_rows", "done")):
+                raise ValueError("n_rows and done must be numbers.")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} does not hold passes ({error}). Delete the file to start anew."
+            ) from None
         for name in sorted(settings.keys() | self._settings.keys()):
             if (then := settings.get(name)) != (now := self._settings.get(name)):
                 raise ValueError(

@@ -205,14 +205,20 @@ class ResidualAccumulator:
         Raises
         ------
         ValueError
-            If it belongs to other weights.
+            If it belongs to other weights, or to other sizes.
         """
         mine = self.to_arrays()
-        same = arrays.keys() == mine.keys() and all(
-            np.array_equal(arrays[name], mine[name]) for name in ("hidden", "outputs", "slope")
-        )
-        if not same:
+        if not all(np.array_equal(arrays[n], mine[n]) for n in ("hidden", "outputs", "slope")):
             raise ValueError("these sums belong to other weights.")
+        staged = arrays["staged"]
+        if staged.ndim == 2 and len(staged) < len(self._rows):
+            mine["staged"] = self._rows[: len(staged)]
+        for name, array in mine.items():
+            if (arrays[name].shape, arrays[name].dtype.kind) != (array.shape, array.dtype.kind):
+                raise ValueError(
+                    f"{name} must have shape {array.shape}, got {arrays[name].shape} of dtype "
+                    f"{arrays[name].dtype}."
+                )
         for i, lanes in enumerate(self._sums.lanes):
             lanes[...] = arrays[f"lanes_{i}"]
         self.n_samples, self._weight = arrays["n_samples"].item(), arrays["weight"].item()

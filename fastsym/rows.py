@@ -14,6 +14,7 @@ import re
 import struct
 import threading
 import zipfile
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -114,10 +115,10 @@ class NpyRows:
         self._fortran = fortran and len(shape) == 2
         expected = math.prod(self.shape) * self.dtype.itemsize
         stored = (os.path.getsize(self.path) if end is None else end) - self._offset
-        if stored < expected:
+        if stored != expected:
+            what = "is cut short" if stored < expected else "is longer than it should be"
             raise ValueError(
-                f"{self.path} is cut short: its header says {expected} bytes of data, "
-                f"{stored} are there."
+                f"{self.path} {what}: its header says {expected} bytes of data, {stored} are there."
             )
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
@@ -136,6 +137,36 @@ class NpyRows:
         if len(block) != count * columns:
             raise ValueError(f"{self.path} was cut short while it was read.")
         return block.reshape(count, columns)
+
+
+class _NpzRows(NpyRows):
+    """An uncompressed array of an .npz file; its checksum is compared when all rows were read.
+
+    Rows are counted into it as long as they are read in order from the first on.
+    """
+
+    def __init__(self, path: str, start: int, end: int, crc: int) -> None:
+        super().__init__(path, start, end)
+        with open(path, "rb") as file:
+            file.seek(start)
+            self._header_crc = zlib.crc32(file.read(self._offset - start))
+        self._stored_crc = crc
+        self._crc, self._row = self._header_crc, 0
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Return the rows of a slice with step 1 as a new array."""
+        block = super().__getitem__(rows)
+        first = rows.indices(self.shape[0])[0]
+        if first == 0:
+            self._crc, self._row = self._header_crc, 0
+        if first != self._row or self._fortran:
+            self._row = -1
+            return block
+        self._crc = zlib.crc32(block.data, self._crc)
+        self._row += len(block)
+        if self._row == self.shape[0] and self._crc != self._stored_crc:
+            raise ValueError(f"{self.path} is damaged: its checksum does not match its content.")
+        return block
 
 
 class _Cursor:
@@ -577,16 +608,18 @@ def _open_npz(path: str, name: str) -> Rows:
             return _CompressedNpyRows(path, entry.filename, entry.file_size)
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
             raise ValueError(f"{path} is not a readable .npz file: {error}") from None
-    with open(path, "rb") as file:
-        file.seek(entry.header_offset)
-        header = file.read(_LOCAL_HEADER.size)
+    header = b""
+    if 0 <= entry.header_offset < os.path.getsize(path):
+        with open(path, "rb") as file:
+            file.seek(entry.header_offset)
+            header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
         raise ValueError(f"{path} is not a readable .npz file: no entry where {name!r} should be.")
     start = entry.header_offset + _LOCAL_HEADER.size + sum(_LOCAL_HEADER.unpack(header))
     end = start + entry.file_size
     if end > os.path.getsize(path):
         raise ValueError(f"{path} is cut short.")
-    return NpyRows(path, start, end)
+    return _NpzRows(path, start, end, entry.CRC)
 
 
 FORMATS = {

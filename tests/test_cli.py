@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+import fastsym
 from fastsym import MomentAccumulator, TwoLayerNetwork, cli, make_two_layer, parameter_error
+from fastsym.frame import Frame
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,86 @@ def test_shards_merge_to_the_whole(files, run, tmp_path):
     assert max(parameter_error(network, fitted)) < 0.01
 
 
+def test_shards_share_a_frame_file(files, run, tmp_path):
+    folder, network = files
+    frame = tmp_path / "frame.npz"
+    code, out, _ = run("frame", folder / "X*.npy", folder / "Y*.npy", "-o", frame, "--json")
+    assert code == 0
+    assert json.loads(out)["n_hidden"] == 3
+    code, out, _ = run("info", frame, "--json")
+    assert json.loads(out)["kind"] == "frame"
+    parts = [tmp_path / f"{i}.npz" for i in range(3)]
+    for i, part in enumerate(parts):
+        shard = folder / f"X{i}.npy", folder / f"Y{i}.npy"
+        assert run("moments", *shard, "-o", part, "--frame", frame)[0] == 0
+    assert run("merge", *parts, "-o", tmp_path / "all.npz")[0] == 0
+    assert run("solve", tmp_path / "all.npz", "-o", tmp_path / "model.npz")[0] == 0
+    whole = tmp_path / "whole.npz"
+    order = [str(folder / f"{letter}{i}.npy") for letter in "XY" for i in range(3)]
+    source = fastsym.sources.open_source(order[:3], order[3:])
+    fastsym.accumulate(source, frame=Frame.load(frame)).save(whole)
+    run("solve", whole, "-o", tmp_path / "one.npz")
+    models = [TwoLayerNetwork.load(tmp_path / name) for name in ("model.npz", "one.npz")]
+    assert max(parameter_error(*models)) < 1e-24
+    assert max(parameter_error(network, models[0])) < 0.01
+
+
+def test_one_file_of_everything(files, run, tmp_path):
+    folder, _ = files
+    X, Y = (np.load(folder / name) for name in ("X.npy", "Y.npy"))
+    np.savez(tmp_path / "all.npz", inputs=X, Y=Y, w=np.full(len(X), 2.0))
+    names = ("--x", "inputs", "--weight", "w", "--block-rows", 1234)
+    model = tmp_path / "m.npz"
+    code, _, _ = run("fit", tmp_path / "all.npz", *names, "--hidden", 3, "-o", model)
+    assert code == 0
+    run("fit", folder / "X.npy", folder / "Y.npy", "--hidden", 3, "-o", tmp_path / "two.npz")
+    fitted, two = (TwoLayerNetwork.load(path) for path in (model, tmp_path / "two.npz"))
+    assert max(parameter_error(fitted, two)) < 1e-20
+    code, _, _ = run(
+        "predict", model, tmp_path / "all.npz", "--x", "inputs", "-o", tmp_path / "P.npy"
+    )
+    assert code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "P.npy"), fitted.predict(X), atol=1e-14)
+
+
+def test_checkpoints(files, run, tmp_path):
+    folder, _ = files
+    x, y, state = folder / "X.npy", folder / "Y.npy", tmp_path / "state.npz"
+    for command, more in (("fit", ()), ("fit", ("--no-refine",)), ("moments", ())):
+        out = tmp_path / f"{command}.npz"
+        args = (command, x, y, "--hidden", 3, "-o", out, *more)
+        assert run(*args)[0] == 0
+        whole = out.read_bytes()
+        saved = ("--checkpoint", state, "--every", "0s")
+        assert run(*args, *saved)[0] == 0
+        for _ in range(2):  # the second time from the file
+            assert run(*args, *saved)[0] == 0
+            assert out.read_bytes() == whole
+        code, _, err = run(command, x, y, "--hidden", 2, "-o", out, *more, "--checkpoint", state)
+        assert code == 2
+        assert "state.npz is the checkpoint of another fit, with n_hidden=3" in err
+        state.unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("5m", 300), ("1h", 3600), ("2.5", 2.5)]
+)
+def test_times(text, seconds):
+    assert cli._seconds(text) == seconds
+
+
+def test_dask_scheduler_by_address(files, run, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    folder, network = files
+    args = ("fit", folder / "X.npy", folder / "Y.npy", "--hidden", 3, "-o", tmp_path / "m.npz")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        code, _, err = run(*args, "--dask", cluster.scheduler_address)
+    assert code == 0, err
+    assert max(parameter_error(network, TwoLayerNetwork.load(tmp_path / "m.npz"))) < 0.01
+
+
 def test_methods_and_seed(files, run, tmp_path):
     folder, network = files
     run("moments", folder / "X.npy", folder / "Y.npy", "-o", tmp_path / "m.npz", "--hidden", 3)
@@ -175,11 +257,17 @@ def bad_inputs(folder, tmp):
         ),
         "method must be one of": ("fit", x, y, "--no-refine", "--method", "jade", "-o", out),
         "compute_dtype must be": ("fit", x, y, "--compute-dtype", "int", "-o", out),
+        "--every must be a time such as 30s": ("fit", x, y, "-o", out, "--every", "soon"),
+        "No such folder for the checkpoint": (
+            "fit", x, y, "-o", out, "--checkpoint", tmp / "nowhere" / "s.npz",
+        ),
+        "give the file of Y too": ("fit", x, "-o", out),
+        "format is not known by its ending": ("fit", tmp / "x.csv", y, "-o", out),
         "there is no folder": ("fit", x, y, "-o", tmp / "nowhere" / "m.npz"),
         "not a readable fastsym moments file": ("solve", tmp / "text.npz"),
         "readable fastsym network or moments or frame file": ("info", tmp / "text.npz"),
         "info needs a file, or --machine": ("info",),
-        "is not a readable .npy file": ("fit", tmp / "text.npz", y, "-o", out),
+        "is not a readable .npz file": ("fit", tmp / "text.npz", y, "-o", out),
         "another.npz: cannot merge moments of different frames": (
             "merge", tmp / "other.npz", tmp / "another.npz", "-o", out,
         ),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastsym import TwoLayerRegressor, accumulate, make_two_layer, parameter_error, sources
 from fastsym.rows import NpyRows, ShardedRows, expand, open_rows
-from fastsym.sources import BlockSource, from_arrays, from_blocks, open_source
+from fastsym.sources import from_arrays, from_blocks, open_source
 
 h5py = pytest.importorskip("h5py")
 zarr = pytest.importorskip("zarr")
@@ -233,7 +233,9 @@ def test_blocks_that_can_be_read_again_give_the_optimum(data):
     blocks = [(X[i : i + 611], Y[i : i + 611]) for i in range(0, N, 611)]
     model = TwoLayerRegressor(3).fit(from_blocks(blocks))
     assert model.refinement_.n_samples == N
-    assert max(parameter_error(expected.network_, model.network_)) < 1e-8
+    # Other rows in the sample: within the tolerance of the passes, far below the standard errors.
+    chance = (expected.hidden_stderr_**2).sum() + (expected.output_stderr_**2).sum()
+    assert max(parameter_error(expected.network_, model.network_)) < 0.01 * chance
     assert model.loss_ == pytest.approx(expected.loss_, rel=1e-5)
 
 
@@ -247,7 +249,8 @@ def test_a_generator_is_fitted_in_one_pass(data):
     assert model.n_features_in_ == D
     assert [event.n_rows for event in events][-1] == N
     assert events[-1].n_samples is None
-    assert max(parameter_error(expected.network_, model.network_)) < 1e-6
+    chance = (expected.hidden_stderr_**2).sum() + (expected.output_stderr_**2).sum()
+    assert max(parameter_error(expected.network_, model.network_)) < 0.01 * chance
     with pytest.raises(ValueError, match="no samples"):
         model.fit(from_blocks(iter([])))
 
@@ -256,10 +259,13 @@ def test_a_dataloader_works_as_it_is(data):
     torch = pytest.importorskip("torch")
     X, Y = (torch.from_numpy(part) for part in data)
     dataset = torch.utils.data.TensorDataset(X, Y)
+    torch.manual_seed(0)
     loader = torch.utils.data.DataLoader(dataset, batch_size=1000, shuffle=True)
     model = TwoLayerRegressor(3).fit(from_blocks(loader))
     expected = TwoLayerRegressor(3).fit(*data)
-    assert max(parameter_error(expected.network_, model.network_)) < 1e-8
+    # Other rows in the sample: within the tolerance of the passes, far below the standard errors.
+    chance = (expected.hidden_stderr_**2).sum() + (expected.output_stderr_**2).sum()
+    assert max(parameter_error(expected.network_, model.network_)) < 0.01 * chance
 
 
 @settings(max_examples=40)
@@ -436,4 +442,15 @@ def test_npy_inside_a_file_ends_where_its_entry_ends(tmp_path):
     rows = open_rows(tmp_path / "a.npz", "X")
     assert isinstance(rows, NpyRows)
     assert not rows[0:10].any()
-    assert isinstance(BlockSource([]), BlockSource)
+
+
+def test_a_damaged_uncompressed_npz_is_noticed_at_its_end(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.zeros((1000, 2)), Y=np.ones((1000, 2)))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[5000] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    source = open_source(tmp_path / "a.npz", block_rows=300)
+    assert source.spread(100)[0].shape == (96, 2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"a\.npz is damaged: its checksum"):
+            list(source.blocks())
