@@ -9,6 +9,7 @@ not depend on where a pass was cut, so it ends with the same bits as a run that 
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,8 +179,11 @@ class Checkpoint:
 
     def _remove_leftovers(self) -> None:
         """Remove what a run that was killed while writing has left."""
-        for path in self.path.parent.glob(f"{self.path.name}.*.part"):
-            path.unlink(missing_ok=True)
+        # As `_files.replacing` names them.
+        ours = re.compile(re.escape(self.path.name) + r"\.[a-z0-9_]{8}\.part")
+        for path in self.path.parent.iterdir():
+            if ours.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def check_every(every: Any) -> float:

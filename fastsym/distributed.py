@@ -6,6 +6,7 @@ accumulators are added up by a tree whose order is that of the parts. The client
 only. A part that is lost with its worker is read again by another, to the same bits.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +17,6 @@ from fastsym.checkpoint import Checkpoint
 from fastsym.engine import Passes, Reducer
 from fastsym.progress import Callback
 from fastsym.sources import Block, Source, spread_runs
-
-_RETRIES = 3  # of a part, for a worker that fails otherwise than by being lost
 
 
 def _dask(module: str) -> Any:
@@ -230,7 +229,7 @@ class ClusterPasses(Passes):
     callback : callable, default=None
         Called with a `fastsym.progress.Event` after each part.
     checkpoint : Checkpoint, default=None
-        Saved at the end of each pass.
+        Saved at the end of each pass, not within; it must be of a cluster's passes.
 
     Raises
     ------
@@ -258,6 +257,8 @@ class ClusterPasses(Passes):
         if n_workers == 0:
             raise ValueError("client has no workers; start some, or client.wait_for_workers(1).")
         if isinstance(source, DaskSource):
+            # A copy: the source may be used again without this client.
+            self.source = source = copy.copy(source)
             source.bind(client)
         self._client = client
         self._parts = source.split(n_workers)
@@ -277,7 +278,6 @@ class ClusterPasses(Passes):
                 # A part a worker; another takes over if that one is lost.
                 workers=[workers[i % len(workers)]] if workers else None,
                 allow_other_workers=True,
-                retries=_RETRIES,
                 pure=False,
             )
             for i, part in enumerate(self._parts)
@@ -298,6 +298,11 @@ class ClusterPasses(Passes):
                 n_rows += rows.pop(fold.key, 0)
                 tell(n_rows)
             total = level[0].result()
+        except _dask("distributed").KilledWorker as error:
+            raise RuntimeError(
+                f"a worker was lost again and again while it read its part ({error}); it may be "
+                "short of memory."
+            ) from None
         finally:
             client.cancel([*folds, *level])
         total.n_jobs = accumulator.n_jobs
@@ -307,6 +312,7 @@ class ClusterPasses(Passes):
 def _fold_part(part: Any, accumulator: Any, check: bool) -> Any:
     """Read a part on a worker, with the worker's number of threads."""
     distributed = _dask("distributed")
+    accumulator = copy.copy(accumulator)  # in-process workers share what they are given
     accumulator.n_jobs = distributed.get_worker().state.nthreads
     if not isinstance(part, DaskSource):
         return Passes(part).read("", accumulator, check=check)

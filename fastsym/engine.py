@@ -208,7 +208,13 @@ def sample_of(source: Source, n_rows: int) -> Block:
     X, Y, weights = source.spread(n_rows)
     try:
         if weights is not None:
-            X, Y, weights = weighted_rows(X, Y, check_weights(weights, len(X)))
+            weights = check_weights(weights, len(X))
+            if not weights.any():
+                raise ValueError(
+                    f"sample_weight is zero for all of the {len(X)} samples spread over the data "
+                    "from which a fit begins; leave out samples of weight 0."
+                )
+            X, Y, weights = weighted_rows(X, Y, weights)
         X, Y = check_pair(X, Y)
     except ValueError:
         # Rows of the sample are not numbered as in the source: find the first bad one there.

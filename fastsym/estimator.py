@@ -297,6 +297,8 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 for name, value in self.get_params().items()
                 if name not in ("n_jobs", "verbose")  # the result does not depend on them
             }
+            # The order of the sums, and a cluster's checkpoints are between passes only.
+            settings["client"] = "none" if client is None else "a cluster"
             checkpoint = Checkpoint(path, source, settings, every)
         if client is None:
             return Passes(source, callback=callback, checkpoint=checkpoint)

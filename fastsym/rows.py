@@ -181,7 +181,8 @@ class _Cursor:
     dtype: np.dtype[Any]
 
     def __init__(self) -> None:
-        self._close()
+        self._open, self._first, self._piece = False, 0, np.empty((0, 0))
+        self._lock = threading.Lock()
 
     def _begin(self, row: int) -> int:
         raise NotImplementedError
@@ -193,10 +194,11 @@ class _Cursor:
         """Whether to begin anew at `row` rather than decode from `at` on."""
         return False
 
-    def _close(self) -> None:
-        self._first, self._piece = 0, np.empty((0, 0))
-        self._open = False
-        self._lock = threading.Lock()
+    def release(self) -> None:
+        """Forget the piece and close the file; it is opened anew when rows are asked for."""
+        with self._lock:
+            self.__dict__.update(dict.fromkeys(self._handles()))
+            self._open, self._first, self._piece = False, 0, np.empty((0, 0))
 
     def __getstate__(self) -> dict[str, Any]:
         closed = {"_open": False, "_piece": np.empty((0, 0)), "_first": 0}
@@ -310,13 +312,7 @@ class ParquetRows(_Cursor):
         self.columns = _chosen_columns(
             self.path, schema.names, [columns] if isinstance(columns, str) else columns
         )
-        types = [np.dtype(schema.field(name).type.to_pandas_dtype()) for name in self.columns]
-        for name, one in zip(self.columns, types, strict=True):
-            if one.kind not in "fiub":
-                raise ValueError(
-                    f"{self.path}: column {name!r} must hold numbers, got "
-                    f"{schema.field(name).type}."
-                )
+        types = [_column_dtype(self.path, schema, name) for name in self.columns]
         single = all(one == np.float32 for one in types)
         self.dtype = np.dtype(np.float32 if single else np.float64)
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -362,6 +358,19 @@ class ParquetRows(_Cursor):
         for j, name in enumerate(self.columns):
             rows[:, j] = batch.column(name).to_numpy(zero_copy_only=False)
         return rows
+
+
+def _column_dtype(path: str, schema: Any, name: str) -> np.dtype[Any]:
+    if schema.names.count(name) > 1:
+        raise ValueError(f"{path} has several columns {name!r}; they cannot be told apart.")
+    kind = schema.field(name).type
+    try:
+        dtype = np.dtype(kind.to_pandas_dtype())
+    except (TypeError, NotImplementedError):  # of dictionaries, structures, zones
+        dtype = np.dtype(object)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"{path}: column {name!r} must hold numbers, got {kind}.")
+    return dtype
 
 
 def _chosen_columns(path: str, names: list[str], wanted: Sequence[str]) -> list[str]:
@@ -467,13 +476,13 @@ class Hdf5Rows(_ChunkedRows):
             raise ValueError(f"{self.path} is not a readable HDF5 file: {error}") from None
         names: list[str] = []
         try:
+            array = file.get(self.name)  # follows links, which visititems does not
             file.visititems(
-                lambda name, item: names.append(name) if hasattr(item, "shape") else None
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
             )
-            array = file[self.name] if self.name in names else None
         except Exception as error:
             raise ValueError(f"{self.path} is not a readable HDF5 file: {error}") from None
-        if array is None:
+        if not isinstance(array, h5py.Dataset) or array.shape is None:
             raise ValueError(
                 f"{self.path} has no dataset {self.name!r}; its datasets are {', '.join(names)}."
             )
@@ -514,14 +523,21 @@ class ZarrRows(_ChunkedRows):
             array = opened if names is None else opened.get(self.name)
         except Exception as error:
             raise ValueError(f"{self.path} is not a readable Zarr store: {error}") from None
+        if names is None and self.name is not None:
+            raise ValueError(
+                f"{self.path} is one array, not a group with an array {self.name!r}; give the "
+                "stores of X and of Y."
+            )
         if array is None or not hasattr(array, "chunks"):
             raise ValueError(
                 f"{self.path} has no array {self.name!r}; its arrays are {', '.join(names or ())}."
             )
-        missing = array.nchunks - array.nchunks_initialized
+        sizes = getattr(array, "shards", None) or array.chunks
+        stored = math.prod(-(-n // size) for n, size in zip(array.shape, sizes, strict=True))
+        missing = stored - _zarr_objects(array)
         if missing:
             raise ValueError(
-                f"{self.path}: {missing} of {array.nchunks} chunks of {self.name!r} are missing, "
+                f"{self.path}: {missing} of {stored} chunks of {self.name!r} are missing, "
                 "and would be read as fill values; if these are meant, write the array with "
                 "write_empty_chunks."
             )
@@ -529,6 +545,14 @@ class ZarrRows(_ChunkedRows):
 
     def _chunk(self, array: Any) -> int:
         return (getattr(array, "shards", None) or array.chunks)[0]
+
+
+def _zarr_objects(array: Any) -> int:
+    """Count the stored chunks of a Zarr array, or its shards where it has them."""
+    shards = getattr(array, "shards", None) or array.chunks
+    in_each = math.prod(s // c for s, c in zip(shards, array.chunks, strict=True))
+    # Zarr counts all chunks of a shard that is there, also those beyond the end of the array.
+    return int(array.nchunks_initialized) // in_each
 
 
 class ShardedRows:
@@ -554,7 +578,9 @@ class ShardedRows:
                 raise ValueError(
                     f"{name} has {part.shape[1]} columns, but {names[0]} has {columns}."
                 )
+            _release(part)
         self.parts = list(parts)
+        self._current: Rows | None = None
         self._starts = np.concatenate([[0], np.cumsum([p.shape[0] for p in parts])]).tolist()
         self.shape = (self._starts[-1], columns)
         self.dtype = np.result_type(*(part.dtype for part in parts))
@@ -563,13 +589,25 @@ class ShardedRows:
         """Return the rows of a slice with step 1."""
         first, last, _ = rows.indices(self.shape[0])
         pieces = [
-            part[max(first - start, 0) : last - start]
+            self._entered(part)[max(first - start, 0) : last - start]
             for part, (start, end) in zip(self.parts, pairwise(self._starts), strict=True)
             if first < end and last > start
         ]
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty((0, self.shape[1]), self.dtype)
+
+    def _entered(self, part: Rows) -> Rows:
+        """Close the part that was read before: open files and pieces must not add up."""
+        if self._current is not part:
+            _release(self._current)
+            self._current = part
+        return part
+
+
+def _release(rows: Any) -> None:
+    if hasattr(rows, "release"):
+        rows.release()
 
 
 class RowRange:
@@ -622,6 +660,8 @@ def _open_npz(path: str, name: str) -> Rows:
     return _NpzRows(path, start, end, entry.CRC)
 
 
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+
 FORMATS = {
     ".npy": "npy",
     ".npz": "npz",
@@ -652,7 +692,7 @@ def format_of(path: PathLike) -> str:
         If it is none of these.
     """
     path = Path(path)
-    if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
+    if any((path / name).exists() for name in _ZARR_FILES):
         return "zarr"
     if path.suffix.lower() not in FORMATS:
         raise ValueError(
@@ -722,6 +762,8 @@ def expand(path: PathLike | Sequence[PathLike]) -> list[str]:
         If a folder holds files of several formats.
     """
     if not isinstance(path, str | os.PathLike):
+        if not path:
+            raise ValueError("path must be at least one file, got an empty list.")
         return [one for each in path for one in expand(each)]
     text = os.fspath(path)
     if os.path.isdir(text) and not _is_zarr(text):
@@ -745,8 +787,8 @@ def expand(path: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def _is_zarr(path: str) -> bool:
-    return path.rstrip("/").endswith(".zarr") or (
-        not Path(path).suffix and any(Path(path, n).exists() for n in ("zarr.json", ".zgroup"))
+    return path.rstrip("/").endswith(".zarr") or any(
+        Path(path, name).exists() for name in _ZARR_FILES
     )
 
 

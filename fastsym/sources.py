@@ -8,6 +8,7 @@ spread evenly over all. `from_arrays` makes one of arrays and frames, `open_sour
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -236,7 +237,7 @@ class PairedRows:
 
     def _part(self, first: int, last: int) -> "PairedRows":
         def part(rows: Rows) -> Rows:
-            if type(rows) is np.ndarray:
+            if isinstance(rows, np.ndarray):
                 return rows[first:last]
             return RowRange(rows, first, last)
 
@@ -274,8 +275,10 @@ def check_block_rows(block_rows: Any) -> int | None:
     ValueError
         If it is something else.
     """
-    if block_rows is None or (isinstance(block_rows, int) and block_rows >= 1):
-        return block_rows
+    if block_rows is None:
+        return None
+    if isinstance(block_rows, Integral) and int(block_rows) >= 1:
+        return int(block_rows)
     raise ValueError(f"block_rows must be None or an integer of at least 1, got {block_rows!r}.")
 
 
@@ -303,11 +306,12 @@ class BlockSource:
         self._blocks = blocks
         self._survey: tuple[int, Block] | None = None
         self._shape: tuple[int, int] | None = None
+        self._weighted: bool | None = None
 
     @property
     def read_once(self) -> bool:
         """Whether the samples can be read only once."""
-        return iter(self._blocks) is self._blocks
+        return isinstance(self._blocks, Iterator)
 
     @property
     def n_samples(self) -> int:
@@ -333,11 +337,15 @@ class BlockSource:
             skip = max(len(X) - (row - first_row), 0)
             if skip < len(X):
                 yield X[skip:], Y[skip:], None if weights is None else weights[skip:]
+        if row == 0 and self._survey is not None:
+            raise ValueError(
+                f"these blocks ({type(self._blocks).__name__}) were empty when they were read "
+                "again; give an object whose __iter__ begins anew each time, or an iterator, which "
+                "is fitted in one pass."
+            )
 
     def _checked(self, block: Any, row: int) -> Block:
-        if isinstance(block, str | bytes | np.ndarray) or not (
-            hasattr(block, "__len__") and len(block) in (2, 3)
-        ):
+        if not isinstance(block, tuple | list) or len(block) not in (2, 3):
             raise ValueError(
                 f"blocks must yield (X, Y) or (X, Y, weights), got {type(block).__name__} at row "
                 f"{row}."
@@ -350,6 +358,12 @@ class BlockSource:
             )
         shape = X.shape[1], Y.shape[1]
         self._shape = self._shape or shape
+        if self._weighted not in (None, len(block) == 3):
+            raise ValueError(
+                f"the block at row {row} has {'' if len(block) == 3 else 'no '}weights, unlike "
+                "those before."
+            )
+        self._weighted = len(block) == 3
         if shape != self._shape:
             raise ValueError(
                 f"the block at row {row} has {shape[0]} features and {shape[1]} outputs, those "
@@ -449,8 +463,8 @@ def open_source(
     ----------
     path : path or sequence of paths
         A file of X and Y (.npz, HDF5, Zarr, Parquet), or of X alone where y_path is given. Several
-        files one after the other: a list, a folder or a glob pattern; they are put in the order of
-        the numbers in their names.
+        files one after the other: a list, in its order, or a folder or glob pattern, whose files
+        are put in the order of the numbers in their names.
     y_path : path or sequence of paths, default=None
         Of Y: as many files as of X, each with as many rows as the one of X it belongs to.
     x, y : str or sequence of str, default=None
@@ -492,8 +506,8 @@ def open_source(
             f"path stands for {len(x_files)} files and y_path for {len(y_files)}; each file of X "
             "needs one of Y."
         )
-    x_parts = [_open(file, x, "X", alone=y_path is not None) for file in x_files]
-    y_parts = [_open(file, y, "Y", alone=y_path is not None) for file in y_files]
+    x_parts = _open_all(x_files, x, "X", alone=y_path is not None)
+    y_parts = _open_all(y_files, y, "Y", alone=y_path is not None)
     for one, other, x_file, y_file in zip(x_parts, y_parts, x_files, y_files, strict=True):
         if one.shape[0] != other.shape[0]:
             raise ValueError(
@@ -535,8 +549,17 @@ def open_matrix(
         As by `open_source`.
     """
     files = expand(path)
-    X = _stacked([_open(file, name, "X", alone=True) for file in files], files)
+    X = _stacked(_open_all(files, name, "X", alone=True), files)
     return PairedRows(X, RowRange(np.empty((X.shape[0], 0)), 0, X.shape[0]))
+
+
+def _open_all(
+    paths: list[str], name: str | Sequence[str] | None, default: str, alone: bool
+) -> list[Rows]:
+    """Open files alike: columns of Parquet files by the names that the first one gives."""
+    first = _open(paths[0], name, default, alone)
+    name = getattr(first, "columns", name)
+    return [first] + [_open(path, name, default, alone) for path in paths[1:]]
 
 
 def _open(path: str, name: str | Sequence[str] | None, default: str, alone: bool) -> Rows:

@@ -248,6 +248,8 @@ def test_progress_checkpoint_and_errors(client, files, data, tmp_path):
     assert {event.n_rows for event in events} == {N // 2, N}
     again = TwoLayerRegressor(4).fit(open_source(*files), client=client, checkpoint=path)
     np.testing.assert_array_equal(again.hidden_weights_, model.hidden_weights_)
+    with pytest.raises(ValueError, match="with client=a cluster where this one has none"):
+        TwoLayerRegressor(4).fit(open_source(*files), checkpoint=path)
     X = data[0].copy()
     X[50_123, 2] = np.nan
     with pytest.raises(ValueError, match=r"X contains NaN \(first in row 50123\)"):
@@ -257,6 +259,31 @@ def test_progress_checkpoint_and_errors(client, files, data, tmp_path):
     refined = TwoLayerRegressor(4, refine=False).fit(*data)
     refined.refine_on(open_source(*files), client=client)
     assert refined.loss_ == pytest.approx(model.loss_, rel=1e-6)
+
+
+def test_a_dask_source_outlives_its_client(data):
+    source = from_dask(*dask_arrays(data))
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        one = TwoLayerRegressor(4).fit(source, client=client)
+    with dask.config.set(scheduler="threads"):
+        assert_close(TwoLayerRegressor(4).fit(source), one)
+
+
+def test_what_workers_are_given_is_not_changed(data):
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        empty = MomentAccumulator(frame=accumulate(from_arrays(*data), 4).frame)
+        total = ClusterPasses(from_arrays(*data), client).read("moments", empty)
+        assert (empty.n_samples, total.n_samples) == (0, N)
 
 
 def test_bad_dask_arrays(data):

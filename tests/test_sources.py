@@ -314,7 +314,7 @@ def test_bad_blocks():
         ([(good[0],)], "must yield"),
         ([good, (np.zeros((3, 4)), good[1])], r"row 3 has 4 features .* before 2 and 1"),
         ([good, (np.zeros((2, 2)), good[1])], "same number of rows.*in the block at row 3"),
-        ([good, (*good, [1, 2, -1])], r"sample_weight must be .* in row 5"),
+        ([(*good, [1, 1, 1]), (*good, [1, 2, -1])], r"sample_weight must be .* in row 5"),
     ):
         with pytest.raises(ValueError, match=message):
             _ = from_blocks(blocks).n_samples
@@ -427,6 +427,105 @@ def test_a_chunk_is_decoded_once_a_pass(written, monkeypatch):
     assert rows == 2 * N
 
 
+def test_columns_of_shards_are_matched_by_name(tmp_path, data):
+    X, Y = data
+    parquet.write_table(table(X[:100], Y[:100]), tmp_path / "0.parquet")
+    mixed = table(X[100:200], Y[100:200])
+    parquet.write_table(mixed.select(mixed.column_names[::-1]), tmp_path / "1.parquet")
+    blocks = list(open_source(tmp_path).blocks())
+    np.testing.assert_array_equal(np.concatenate([block[0] for block in blocks]), X[:200])
+    parquet.write_table(table(X[200:300, 1:], Y[200:300]), tmp_path / "2.parquet")
+    with pytest.raises(ValueError, match="no column 'x4'"):
+        open_source(tmp_path)
+
+
+def test_odd_columns_are_refused(tmp_path):
+    values = pyarrow.array(["a", "b"])
+    for column in (
+        values.dictionary_encode(),
+        pyarrow.array([{"a": 1}, {"a": 2}]),
+        pyarrow.array([[1.0], [2.0]]),
+        pyarrow.array([1, 2], pyarrow.timestamp("s", tz="UTC")),
+    ):
+        parquet.write_table(pyarrow.table({"x0": column, "y0": [1.0, 2]}), tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=r"a\.parquet: column 'x0' must hold numbers"):
+            open_source(tmp_path / "a.parquet")
+    twice = pyarrow.Table.from_arrays([pyarrow.array([1.0])] * 3, names=["x0", "x0", "y0"])
+    parquet.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="several columns 'x0'"):
+        open_source(tmp_path / "a.parquet")
+
+
+def test_shards_are_closed_one_after_the_other(written, data):
+    paths, _ = written["folder of parquet"]
+    source = open_source(*paths)
+    files = len(os.listdir("/proc/self/fd"))
+    for X, _, _ in source.blocks():
+        assert len(X)
+    assert len(os.listdir("/proc/self/fd")) <= files + 2
+    held = [part for part in source.X.parts if len(part._piece)]
+    assert len(held) <= 1
+    np.testing.assert_array_equal(next(source.blocks())[0], data[0])
+
+
+def test_zarr_stores_of_other_makers(tmp_path, data):
+    X, Y = (part[:7] for part in data)
+    zarr.create_array(tmp_path / "sharded.zarr", data=X, chunks=(3, 5), shards=(6, 5))
+    zarr.create_array(tmp_path / "v2", data=Y, chunks=(3, 4), zarr_format=2)
+    source = open_source(tmp_path / "sharded.zarr", tmp_path / "v2")
+    for mine, theirs in zip(next(source.blocks())[:2], (X, Y), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    chunk = next(p for p in (tmp_path / "sharded.zarr" / "c").rglob("*") if p.is_file())
+    chunk.unlink()
+    with pytest.raises(ValueError, match="1 of 2 chunks"):
+        open_source(tmp_path / "sharded.zarr", tmp_path / "v2")
+    for arguments in ((tmp_path / "v2",), (tmp_path / "v2", tmp_path / "v2")):
+        with pytest.raises(ValueError, match="is one array, not a group"):
+            open_source(*arguments, x="X", y="Y")
+
+
+def test_links_and_empty_datasets_of_hdf5(tmp_path, data):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data/X"], file["data/Y"] = (part[:9] for part in data)
+        file["soft"] = h5py.SoftLink("/data/X")
+        file["empty"] = h5py.Empty("f8")
+        file["number"] = 3.0
+    source = open_source(tmp_path / "a.h5", x="soft", y="/data/Y")
+    np.testing.assert_array_equal(next(source.blocks())[0], data[0][:9])
+    for name in ("empty", "data", "number"):
+        with pytest.raises(ValueError, match=r"no dataset|real numbers"):
+            open_source(tmp_path / "a.h5", x=name, y="data/Y")
+
+
+def test_blocks_that_only_seem_to_be_readable_again(data):
+    X, Y = data
+
+    class Once:
+        def __init__(self):
+            self.blocks = iter([(X, Y)])
+
+        def __iter__(self):
+            return self.blocks
+
+    with pytest.raises(ValueError, match=r"\(Once\) were empty when they were read again"):
+        TwoLayerRegressor(3, refine=False).fit(from_blocks(Once()))
+    mixed = [(X[:9], Y[:9]), (X[9:20], Y[9:20], np.ones(11))]
+    for blocks in (mixed, mixed[::-1]):
+        with pytest.raises(ValueError, match="weights, unlike those before"):
+            TwoLayerRegressor(3).fit(from_blocks(blocks))
+    with pytest.raises(ValueError, match="must yield"):
+        TwoLayerRegressor(3).fit(from_blocks([{"X": X, "Y": Y}]))
+    with pytest.raises(ValueError, match="at least one file"):
+        open_source([])
+
+
+def test_parts_of_a_memory_map_are_sent_alone(tmp_path, data):
+    np.save(tmp_path / "X.npy", data[0])
+    source = from_arrays(np.load(tmp_path / "X.npy", mmap_mode="r"), data[1])
+    sizes = [len(pickle.dumps(part)) for part in source.split(4)]
+    assert max(sizes) < 1.1 * (data[0].nbytes + data[1].nbytes) / 4
+
+
 def test_block_rows_follow_memory(monkeypatch):
     monkeypatch.setattr(sources, "memory_limit", lambda: 64 << 20)
     assert sources.rows_of_block(160) == (64 << 20) // 256 // 160
@@ -435,6 +534,7 @@ def test_block_rows_follow_memory(monkeypatch):
     monkeypatch.undo()
     assert sources.memory_limit() > 1 << 28
     assert sources.rows_of_block(10**12) == 1
+    assert sources.check_block_rows(np.int64(5)) == 5
 
 
 def test_npy_inside_a_file_ends_where_its_entry_ends(tmp_path):
