@@ -369,6 +369,75 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else text.split(",")
 
 
+@app.command()
+def report(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    x: InputArgument,
+    y: OutputArgument = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file.")] = Path("report.html"),
+    truth: Annotated[Path | None, typer.Option(help="Model file of the true network.")] = None,
+    x_name: NameOption = None,
+    y_name: OutputNameOption = None,
+    weight: WeightOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one self-contained page on a model and samples: figures, diagnostics, warnings."""
+    _check_folder(out)
+    from fastsym.network import TwoLayerNetwork
+    from fastsym.progress import progress_bar
+    from fastsym.report import write_report
+
+    network = TwoLayerNetwork.load(model)
+    source = _open(x, y, x_name, y_name, weight)
+    with progress_bar() as callback:
+        write_report(
+            network,
+            source,
+            out,
+            truth=None if truth is None else TwoLayerNetwork.load(truth),
+            title=f"{model.name}: {source.n_samples:,} samples",
+            callback=callback,
+        )
+    _report({"report": str(out), "n_samples": source.n_samples}, as_json)
+
+
+@app.command()
+def reproduce(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="sample-efficiency, noise, conditioning, beyond, tensor-connection or all."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder.")] = Path("figures"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer points and trials.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the experiments of the paper: a figure, a CSV and a JSON file of every point each."""
+    from fastsym.progress import Event, progress_bar
+    from fastsym.reproduce import NAMES, n_steps
+    from fastsym.reproduce import reproduce as run
+
+    chosen = NAMES if experiment == "all" else (experiment,)
+    if not set(chosen) <= set(NAMES):
+        raise ValueError(
+            f"experiment must be one of {', '.join(NAMES)} or all, got {experiment!r}."
+        )
+    written: dict[str, Any] = {}
+    with progress_bar("trials") as show:
+        for number, name in enumerate(chosen, 1):
+            start, total = time.perf_counter(), n_steps(name, quick)
+
+            def tell(done: int, what: str = name, n: int = number, total: int = total,
+                     start: float = start) -> None:  # fmt: skip
+                if show is not None:
+                    show(Event(what, n, done, total, done / (time.perf_counter() - start)))
+
+            paths = run(name, out, quick, tell)
+            written[name] = f"{paths[0]} ({time.perf_counter() - start:.0f} s)"
+    _report(written, as_json)
+
+
 @contextmanager
 def _client(address: str | None) -> Iterator[Any]:
     """Connect to a Dask scheduler."""

@@ -1,11 +1,24 @@
 """What the moments say about the assumptions of the method."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastsym.moments import Moments
+from fastsym.network import TwoLayerNetwork
+
+if TYPE_CHECKING:
+    from fastsym.spectral import Diagnostics
+
+CLEAR_GAP = 3.0
+"""Gap of the singular values that the advice on the number of samples aims at."""
+
+NEAR = 15.0
+"""Degrees below which two units count as nearly parallel."""
+
+_OBSERVATIONS = 10  # outputs for each weight; the refinement was exact from 4 to 9 on, see the docs
 
 
 class SymmetryTest(NamedTuple):
@@ -59,3 +72,147 @@ def symmetry_test(moments: Moments) -> SymmetryTest:
     largest = max(np.abs(means).max(), np.abs(thirds).max())
     p_value = min(1.0, 4 * len(means) * float(np.exp(-(largest**2) / 2)))
     return SymmetryTest(means, thirds, p_value)
+
+
+class NearUnits(NamedTuple):
+    """Two hidden units that are hard to tell apart; angles between the lines, in degrees."""
+
+    first: int
+    second: int
+    hidden_angle: float
+    output_angle: float
+
+
+def near_units(network: TwoLayerNetwork, limit: float = NEAR) -> list[NearUnits]:
+    """List the pairs of hidden units whose rows of W, or columns of A, are nearly parallel.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+    limit : float, default=15.0
+        Degrees.
+
+    Returns
+    -------
+    pairs : list of NearUnits
+        Opposite counts as parallel. The closest rows of W come first.
+    """
+
+    def angles(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        units = rows / np.where(length > 0, length, 1)
+        return np.degrees(np.arccos(np.minimum(np.abs(units @ units.T), 1.0)))
+
+    hidden, output = angles(network.hidden_weights), angles(network.output_weights.T)
+    # With one output all columns of A are parallel, which says nothing.
+    close = hidden < limit
+    if network.n_outputs > 1:
+        close |= output < limit
+    first, second = np.nonzero(np.triu(close, 1))
+    pairs = [
+        NearUnits(int(i), int(j), float(hidden[i, j]), float(output[i, j]))
+        for i, j in zip(first, second, strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: pair.hidden_angle)
+
+
+def advised_samples(diagnostics: "Diagnostics", network: TwoLayerNetwork) -> tuple[int, int]:
+    """Advise on the number of samples.
+
+    Parameters
+    ----------
+    diagnostics : fastsym.spectral.Diagnostics
+    network : TwoLayerNetwork
+        Of these shapes.
+
+    Returns
+    -------
+    for_moments : int
+        Of the moments: the sampling error of the singular values falls with the root of the number
+        of samples, so that the gap, now `diagnostics.gap`, becomes 3. No more than there are if it
+        is that already.
+    for_refinement : int
+        Ten outputs for each weight. Noiseless networks were recovered from 4 (d = k = m = 10) to 9
+        (32) on; with noise it is the least to begin with, and standard errors say the rest.
+    """
+    n, gap = diagnostics.n_samples, diagnostics.gap
+    for_moments = n if gap >= CLEAR_GAP else int(np.ceil(n * (CLEAR_GAP / max(gap, 1e-3)) ** 2))
+    n_weights = network.n_hidden * (network.n_features + network.n_outputs - 1)
+    return for_moments, -(-_OBSERVATIONS * n_weights // network.n_outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What the moments say about a network and its assumptions; `print` it.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+    diagnostics : fastsym.spectral.Diagnostics
+    """
+
+    network: TwoLayerNetwork
+    diagnostics: "Diagnostics"
+
+    @property
+    def robustness(self) -> float:
+        """Smallest singular value of the augmented distinguishing matrix outside of its null space.
+
+        The larger, the less samples are needed: the condition of the paper's robustness theorem,
+        here for whitened x and y. Infinite for a single unit, which needs none.
+
+        References
+        ----------
+        Ge, Kuditipudi, Li, Wang, ICLR 2019, section 4 (augmented distinguishing matrix).
+        """
+        k, values = self.diagnostics.n_hidden, self.diagnostics.singular_values
+        return float(values[-k - 1]) if len(values) > k else float("inf")
+
+    @property
+    def sampling_error(self) -> float:
+        """Largest singular value inside the null space, which is zero in the population."""
+        return float(self.diagnostics.singular_values[-self.diagnostics.n_hidden])
+
+    def __str__(self) -> str:
+        d, network = self.diagnostics, self.network
+        for_moments, for_refinement = advised_samples(d, network)
+        near = near_units(network)
+        lines = [
+            f"{d.n_samples:,} samples, {network.n_features} features, {network.n_hidden} hidden "
+            f"units, {network.n_outputs} outputs",
+            "",
+            "Inputs",
+            f"  symmetry: {d.symmetry}"
+            + ("; the weights are biased" if d.symmetry.p_value < 1e-4 else ""),
+            "",
+            "Hidden units",
+            f"  canonical correlation {d.n_hidden} is {d.correlations[d.n_hidden - 1]:.3g}, chance "
+            f"reaches {d.noise_floor:.3g}" + ("" if d.shown else ": not shown by the samples"),
+        ]
+        if np.isfinite(self.robustness):
+            lines += [
+                f"  smallest singular value of the distinguishing matrix {self.robustness:.3g}, "
+                f"its sampling error {self.sampling_error:.3g}: gap {d.gap:.3g}",
+                f"  residual of the joint diagonalization {d.residual:.2g} (up to 0.3 is usual)",
+            ]
+        lines += [
+            f"  condition of W {d.condition_w:.3g}, of A {d.condition_a:.3g}",
+            "",
+            "Number of samples",
+            "  moments alone: enough" if for_moments <= d.n_samples
+            else f"  moments alone: about {for_moments:,} for a gap of {CLEAR_GAP:g}",
+            "  refinement: enough" if for_refinement <= d.n_samples
+            else f"  refinement: at least {for_refinement:,}",
+            "",
+            "Identifiability",
+        ]  # fmt: skip
+        lines += [
+            f"  units {pair.first} and {pair.second}: rows of W {pair.hidden_angle:.1f} degrees "
+            f"apart, columns of A {pair.output_angle:.1f}"
+            for pair in near[:10]
+        ] or [f"  no two units within {NEAR:g} degrees"]
+        if len(near) > 10:
+            lines.append(f"  and {len(near) - 10} more pairs")
+        if d.doubt:
+            lines += ["", f"Doubt: {d.doubt}"]
+        return "\n".join(lines)

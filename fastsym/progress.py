@@ -36,8 +36,13 @@ Callback = Callable[[Event], Any]
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callback | None]:
+def progress_bar(unit: str = "samples") -> Iterator[Callback | None]:
     """Show a bar for each pass on standard error, with samples a second and time left.
+
+    Parameters
+    ----------
+    unit : str
+        What is counted.
 
     Yields
     ------
@@ -54,7 +59,7 @@ def progress_bar() -> Iterator[Callback | None]:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[rows]} samples"),
+        TextColumn(f"{{task.fields[rows]}} {unit}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=console,
@@ -69,7 +74,12 @@ def progress_bar() -> Iterator[Callback | None]:
                 )
             rows = f"{event.n_rows:,}"
             rows += f" of {event.n_samples:,}" if event.n_samples is not None else ""
-            rate = f"{event.rows_per_second:,.0f} samples/s" if event.rows_per_second else ""
+            rate = (
+                f"{event.rows_per_second:,.3g} {unit}/s"
+                if event.rows_per_second < 100
+                else (f"{event.rows_per_second:,.0f} {unit}/s")
+            )
+            rate = rate if event.rows_per_second else ""
             progress.update(tasks[event.n_pass], completed=event.n_rows, rows=rows, rate=rate)
 
         yield show

@@ -16,7 +16,8 @@ ORDER = [
     "exceptions", "_validation", "_files", "_kernels", "rows", "sources", "network", "staging",
     "frame", "moments", "residuals", "progress", "checkpoint", "engine", "distributed",
     "diagnostics", "diagonalization", "spectral", "gauss_newton",
-    "problem", "refine", "stream", "metrics", "datasets", "estimator", "demo", "cli", "__main__",
+    "problem", "refine", "stream", "metrics", "datasets", "estimator", "hermite", "experiments",
+    "plotting", "report", "reproduce", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 
