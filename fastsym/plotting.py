@@ -59,6 +59,8 @@ def new_axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.0, 
 def singular_values(diagnostics: Diagnostics, ax: "Axes | None" = None) -> "Axes":
     """Singular values of the distinguishing matrix, the gap before the last n_hidden marked.
 
+    The last one of all, zero by the projection, is below the edge of the picture.
+
     Parameters
     ----------
     diagnostics : fastsym.spectral.Diagnostics
@@ -79,6 +81,9 @@ def singular_values(diagnostics: Diagnostics, ax: "Axes | None" = None) -> "Axes
     ax.plot(index[others:], shown[others:], "s", color=RED, ms=4, label=f"pure neurons (last {k})")
     if (shown > 1e-300).any():
         ax.set_yscale("log")
+    if k > 1 and shown[-2] > 1e-300:
+        # The direction of the noise is projected out: the last one is zero but for rounding.
+        ax.set_ylim(bottom=shown[-2] / 10)
     if others:
         edges = shown[others - 1], shown[others]
         ax.axhspan(*edges, color=ORANGE, alpha=0.25, lw=0, label=f"gap {diagnostics.gap:.3g}")
@@ -110,7 +115,8 @@ def loss_by_pass(refinement: Refinement, ax: "Axes | None" = None) -> "Axes":
     ax.plot(number[accepted], losses[accepted], "o-", color=BLUE, label="loss")
     if not accepted.all():
         ax.plot(number[~accepted], losses[~accepted], "x", color=GREY, label="rejected")
-    ax.set_yscale("log")
+    if losses.max() > 10 * losses.min():
+        ax.set_yscale("log")
     ax.set_xticks(number if len(number) <= 12 else number[:: len(number) // 6])
     what = "pass over all samples" if refinement.n_passes else "evaluation on the samples"
     ax.set(xlabel=what, ylabel="mean squared residual", title="Refinement")
@@ -118,6 +124,7 @@ def loss_by_pass(refinement: Refinement, ax: "Axes | None" = None) -> "Axes":
     right = ax.twinx()
     right.plot(number, promised, "^:", color=ORANGE, ms=4, label="promised decrease")
     right.set_yscale("log")
+    right.margins(y=0.3)
     right.set_ylabel("promised relative decrease")
     lines = [*ax.get_lines(), *right.get_lines()]
     ax.legend(lines, [str(line.get_label()) for line in lines], fontsize="small")

@@ -33,7 +33,7 @@ figure { margin: 0; } img { width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; } .wide { overflow-x: auto; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #ddd;
          vertical-align: top; overflow-wrap: anywhere; }
-th { font-weight: 600; } td.number { font-variant-numeric: tabular-nums; text-align: right; }
+th { font-weight: 600; overflow-wrap: normal; }
 pre { background: #f4f4f4; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere;
       font-size: .85rem; }
 .warning { border-left: 4px solid #D55E00; padding: .3rem .8rem; margin: .5rem 0;

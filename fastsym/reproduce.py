@@ -165,7 +165,7 @@ def _draw(ax: Any, rows: Rows, error: str, value: Callable[[float, dict[str, Any
 def _lines_figure(name: str, rows: Rows) -> Any:
     """Draw a row of panels for each series, a column for each error."""
     series = list(dict.fromkeys(row["series"] for row in rows))
-    axes = new_axes(len(series), 3, (4.6, 3.3))
+    axes = np.reshape(new_axes(len(series), 3, (4.6, 3.3)), (len(series), 3))
     for line, key in zip(axes, series, strict=True):
         mine = [row for row in rows if row["series"] == key]
         by_dimension = key == "dimension"
@@ -210,8 +210,8 @@ def _mark_recovered(line: Any, rows: Rows) -> None:
         for ax in line:
             ax.axvline(n, color=color, ls=":", lw=1.2)
         line[0].annotate(
-            f"{n:,.0f}", (n, 1), xycoords=("data", "axes fraction"), rotation=90, color=color,
-            fontsize=7, ha="right", va="top", xytext=(-1, -3), textcoords="offset points",
+            f"{n:,.0f}", (n, 0.5), xycoords=("data", "axes fraction"), rotation=90, color=color,
+            fontsize=8, ha="left", va="center", xytext=(2, 0), textcoords="offset points",
         )  # fmt: skip
 
 
@@ -231,7 +231,11 @@ def _beyond_figure(rows: Rows) -> Any:
                 mfc="none" if recipe == "refined" else color,
             )  # fmt: skip
         ax.set_yscale("log")
-        ax.set_xticks([x for x, _ in names], [name for _, name in names], fontsize=8)
+        ax.set_xticks(
+            [x for x, _ in names],
+            [name.replace(", m", ",\nm").replace("_", "\n") for _, name in names],
+            fontsize=8,
+        )
         ax.set_ylabel(label)
         ax.grid(alpha=0.25, lw=0.5)
     axes[0].set_title("noise 0.1, 10 000 samples, d = k = m = 10 where not said")

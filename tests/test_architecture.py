@@ -36,7 +36,7 @@ def imported(module):
             parts = node.module.split(".")
             if parts[0] == "fastsym":
                 names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return names
+    return names - {"__version__"}
 
 
 def test_every_module_has_its_place():
