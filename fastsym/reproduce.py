@@ -233,7 +233,7 @@ def _beyond_figure(rows: Rows) -> Any:
         ax.set_yscale("log")
         ax.set_xticks(
             [x for x, _ in names],
-            [name.replace(", m", ",\nm").replace("_", "\n") for _, name in names],
+            [name.replace(", m", ",\nm").replace("_mixture", "\nmixture") for _, name in names],
             fontsize=8,
         )
         ax.set_ylabel(label)
