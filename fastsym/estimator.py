@@ -249,15 +249,19 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     "(fastsym.sources.open_source)."
                 )
         start, n_rows = time.perf_counter(), 0
-        for X, Y, weights in source.blocks():
-            self._take(X, Y, weights, n_rows)
-            n_rows += len(X)
-            if callback is not None:
-                rate = n_rows / (time.perf_counter() - start)
-                callback(Event("one pass", 1, n_rows, None, rate))
-        if n_rows == 0:
-            raise ValueError("no samples: the blocks are empty.")
-        self._solved()
+        try:
+            for X, Y, weights in source.blocks():
+                self._take(X, Y, weights, n_rows)
+                n_rows += len(X)
+                if callback is not None:
+                    rate = n_rows / (time.perf_counter() - start)
+                    callback(Event("one pass", 1, n_rows, None, rate))
+            if n_rows == 0:
+                raise ValueError("no samples: the blocks are empty.")
+            self._solved()
+        except BaseException:
+            self._forget()  # or partial_fit would go on with what came before the error
+            raise
         self.n_features_in_ = self.network_.n_features
         # What comes next by partial_fit is a new stream.
         self.__dict__.pop("_stream", None)
@@ -272,11 +276,13 @@ class TwoLayerRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     "y and sample_weight must be None where X is a source: it has them."
                 )
             self._flat_output = False
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit to a frame
             return X
         if type(X).__module__.partition(".")[0] in ("dask", "dask_expr"):
             from fastsym.distributed import from_dask
 
             self._flat_output = getattr(y, "ndim", 0) == 1
+            self.__dict__.pop("feature_names_in_", None)
             return from_dask(X, y, sample_weight)
         X, Y = self._check_samples(X, y, reset=True)
         return from_arrays(X, Y, sample_weight)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
 
 from fastsym import TwoLayerRegressor, accumulate, make_two_layer, parameter_error, sources
 from fastsym.rows import NpyRows, ShardedRows, expand, open_rows
@@ -253,6 +254,30 @@ def test_a_generator_is_fitted_in_one_pass(data):
     assert max(parameter_error(expected.network_, model.network_)) < 0.01 * chance
     with pytest.raises(ValueError, match="no samples"):
         model.fit(from_blocks(iter([])))
+
+
+def test_a_stream_that_fails_leaves_nothing_behind(data):
+    X, Y = data
+
+    def blocks():
+        yield X[:9000], Y[:9000]
+        raise OSError("connection lost")
+
+    model = TwoLayerRegressor(3)
+    with pytest.raises(OSError, match="connection lost"):
+        model.fit(from_blocks(blocks()))
+    with pytest.raises(NotFittedError):
+        _ = model.hidden_weights_
+    model.partial_fit(X[:500], Y[:500])
+    assert model.diagnostics_.n_samples == 500
+
+
+def test_names_of_an_earlier_frame_are_forgotten(data):
+    X, Y = data
+    model = TwoLayerRegressor(3).fit(pandas.DataFrame(X, columns=list("abcde")), Y)
+    model.fit(from_arrays(X, Y))
+    assert not hasattr(model, "feature_names_in_")
+    assert model.predict(X[:2]).shape == (2, M)
 
 
 def test_a_dataloader_works_as_it_is(data):
