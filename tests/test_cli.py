@@ -195,7 +195,7 @@ def test_dask_scheduler_by_address(files, run, tmp_path):
     folder, network = files
     args = ("fit", folder / "X.npy", folder / "Y.npy", "--hidden", 3, "-o", tmp_path / "m.npz")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as cluster:
         code, _, err = run(*args, "--dask", cluster.scheduler_address)
     assert code == 0, err

@@ -44,7 +44,7 @@ def files(data, tmp_path_factory):
 def client():
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -160,7 +160,7 @@ def test_chunks_are_not_computed_ahead(cluster, data, monkeypatch):
     if cluster:
         with (
             distributed.LocalCluster(
-                n_workers=2, threads_per_worker=2, processes=False, dashboard_address=None
+                n_workers=2, threads_per_worker=2, processes=False, dashboard_address=":0"
             ) as local,
             distributed.Client(local) as client,
         ):
@@ -193,7 +193,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(data, tmp_path):
     source = PairedRows(SlowRows(X, tmp_path), Y, block_rows=1500)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -230,7 +230,7 @@ def test_workers_use_their_own_number_of_threads(data, monkeypatch):
     monkeypatch.setattr(MomentAccumulator, "take", take)
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -265,7 +265,7 @@ def test_a_dask_source_outlives_its_client(data):
     source = from_dask(*dask_arrays(data))
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
@@ -277,7 +277,7 @@ def test_a_dask_source_outlives_its_client(data):
 def test_what_workers_are_given_is_not_changed(data):
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
@@ -328,7 +328,7 @@ def test_a_missing_dask_names_its_extra(data, monkeypatch):
 def test_no_workers_is_an_error(data):
     with (
         warnings.catch_warnings(),
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
         pytest.raises(ValueError, match="client has no workers"),
     ):
