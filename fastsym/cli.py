@@ -387,6 +387,11 @@ def report(
     from fastsym.progress import progress_bar
     from fastsym.report import write_report
 
+    for given in (model, truth, Path(x), y if y is None else Path(y)):
+        if given is not None and out.resolve() == given.resolve():
+            raise ValueError(
+                f"--out {out} would replace what it is a report on; give another name."
+            )
     network = TwoLayerNetwork.load(model)
     source = _open(x, y, x_name, y_name, weight)
     with progress_bar() as callback:
@@ -576,6 +581,8 @@ def _check_folder(out: Path) -> None:
     """Raise before the work begins if its result could not be written."""
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}.")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give the name of a file.")
 
 
 def _fail(message: object) -> NoReturn:

@@ -18,7 +18,9 @@ CLEAR_GAP = 3.0
 NEAR = 15.0
 """Degrees below which two units count as nearly parallel."""
 
-_OBSERVATIONS = 10  # outputs for each weight; the refinement was exact from 4 to 9 on, see the docs
+_UNRESOLVED = 1.5  # gap below which both of its sides are sampling error
+
+_OBSERVATIONS = 10  # outputs for each weight
 
 
 class SymmetryTest(NamedTuple):
@@ -130,15 +132,19 @@ def advised_samples(diagnostics: "Diagnostics", network: TwoLayerNetwork) -> tup
     for_moments : int
         Of the moments: the sampling error of the singular values falls with the root of the number
         of samples, so that the gap, now `diagnostics.gap`, becomes 3. No more than there are if it
-        is that already.
+        is that already. A lower bound where the gap is below 1.5: then both of its sides are
+        sampling error, and how far apart they are in the population is not known.
     for_refinement : int
-        Ten outputs for each weight. Noiseless networks were recovered from 4 (d = k = m = 10) to 9
-        (32) on; with noise it is the least to begin with, and standard errors say the rest.
+        Ten outputs for each weight, and more samples than features. Noiseless networks were
+        recovered from 3 to 9 outputs for each weight on (docs/experiments.md,
+        `benchmarks.refinement exact`); with noise it is the least to begin with, and standard
+        errors say the rest.
     """
     n, gap = diagnostics.n_samples, diagnostics.gap
     for_moments = n if gap >= CLEAR_GAP else int(np.ceil(n * (CLEAR_GAP / max(gap, 1e-3)) ** 2))
     n_weights = network.n_hidden * (network.n_features + network.n_outputs - 1)
-    return for_moments, -(-_OBSERVATIONS * n_weights // network.n_outputs)
+    for_refinement = -(-_OBSERVATIONS * n_weights // network.n_outputs)
+    return for_moments, max(network.n_features + 1, for_refinement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +189,7 @@ class Report:
             "",
             "Inputs",
             f"  symmetry: {d.symmetry}"
-            + ("; the weights are biased" if d.symmetry.p_value < 1e-4 else ""),
+            + ("; weights from moments alone are biased" if d.symmetry.p_value < 1e-4 else ""),
             "",
             "Hidden units",
             f"  canonical correlation {d.n_hidden} is {d.correlations[d.n_hidden - 1]:.3g}, chance "
@@ -200,7 +206,8 @@ class Report:
             "",
             "Number of samples",
             "  moments alone: enough" if for_moments <= d.n_samples
-            else f"  moments alone: about {for_moments:,} for a gap of {CLEAR_GAP:g}",
+            else f"  moments alone: {'more than' if d.gap < _UNRESOLVED else 'about'} "
+            f"{for_moments:,} for a gap of {CLEAR_GAP:g}",
             "  refinement: enough" if for_refinement <= d.n_samples
             else f"  refinement: at least {for_refinement:,}",
             "",

@@ -3,9 +3,9 @@
 With sigma(t) = a0 + a1 t + a3 t^3 the third Hermite moment E[y He3(x)] is 6 a3 sum_i w_i^(x)3 for
 unit w_i. Contracted with directions v it gives d x d matrices 6 a3 W^T diag(W v) W, which are all
 that is accumulated: for r <= d units they have one joint diagonalizer, W. For r > d there is none.
-Mondelli and Montanari show that learning such a network to a smaller error than that of a trivial
-predictor would decompose the tensor, for which no polynomial-time method is known from r ~ d^(3/2)
-on.
+Mondelli and Montanari show, for d^(3/2) << r << d^2 and under an assumption on the hardness of
+tensor decomposition, that no polynomial-time method learns such weights well enough to predict
+better than the constant E[y].
 """
 
 from collections.abc import Iterable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastsym._validation import as_rows
+from fastsym._validation import as_rows, check_weights
 from fastsym.diagnostics import SymmetryTest
 from fastsym.metrics import match_neurons
 from fastsym.network import TwoLayerNetwork
@@ -23,7 +23,8 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666",
 )  # fmt: skip
 
-_POINTS = 2000  # of a scatter plot at most
+_POINTS = 2000  # of a scatter plot of samples, about
+_RASTER = 5000  # points from which on a scatter plot is a bitmap
 
 
 def new_axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.0, 3.6)) -> Any:
@@ -87,6 +88,7 @@ def singular_values(diagnostics: Diagnostics, ax: "Axes | None" = None) -> "Axes
     if others:
         edges = shown[others - 1], shown[others]
         ax.axhspan(*edges, color=ORANGE, alpha=0.25, lw=0, label=f"gap {diagnostics.gap:.3g}")
+    ax.locator_params(axis="x", integer=True)
     ax.set(xlabel="number", ylabel="singular value", title="Distinguishing matrix")
     ax.legend(fontsize="small")
     return ax
@@ -119,7 +121,7 @@ def loss_by_pass(refinement: Refinement, ax: "Axes | None" = None) -> "Axes":
         ax.set_yscale("log")
     ax.set_xticks(number if len(number) <= 12 else number[:: len(number) // 6])
     what = "pass over all samples" if refinement.n_passes else "evaluation on the samples"
-    ax.set(xlabel=what, ylabel="mean squared residual", title="Refinement")
+    ax.set(xlabel=what, ylabel="mean squared norm of the residual", title="Refinement")
     promised = [max(one.decrement, 1e-300) for one in history]
     right = ax.twinx()
     right.plot(number, promised, "^:", color=ORANGE, ms=4, label="promised decrease")
@@ -164,7 +166,7 @@ def weights(truth: TwoLayerNetwork, estimate: TwoLayerNetwork, ax: "Axes | None"
     ):  # fmt: skip
         ax.plot(
             unit(true).ravel(), unit(found).ravel(), marker, color=color, ms=3, alpha=0.7,
-            label=f"{name}, squared error {value:.2g}",
+            label=f"{name}, squared error {value:.2g}", rasterized=true.size > _RASTER,
         )  # fmt: skip
     _diagonal(ax)
     ax.set(xlabel="true weight", ylabel="recovered weight", title="Weights after matching")
@@ -172,18 +174,27 @@ def weights(truth: TwoLayerNetwork, estimate: TwoLayerNetwork, ax: "Axes | None"
     return ax
 
 
-def outputs(Y_true: ArrayLike, Y_pred: ArrayLike, ax: "Axes | None" = None) -> "Axes":
-    """Observed against predicted outputs, at most 2000 evenly spaced values.
+def outputs(
+    Y_true: ArrayLike,
+    Y_pred: ArrayLike,
+    ax: "Axes | None" = None,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> "Axes":
+    """Observed against predicted outputs, about 2000 values of evenly spaced samples.
 
     Parameters
     ----------
     Y_true, Y_pred : array_like of shape (n_samples, n_outputs)
     ax : matplotlib.axes.Axes, default=None
         None: new axes.
+    sample_weight : array_like of shape (n_samples,), default=None
+        Counts in R²; None: all 1.
 
     Returns
     -------
     ax : matplotlib.axes.Axes
+        R² of all values together, over the outputs' own means, is in the title.
 
     Raises
     ------
@@ -197,11 +208,18 @@ def outputs(Y_true: ArrayLike, Y_pred: ArrayLike, ax: "Axes | None" = None) -> "
             f"{predicted.shape}."
         )
     ax = new_axes() if ax is None else ax
-    step = -(-observed.size // _POINTS)
-    ax.plot(predicted.ravel()[::step], observed.ravel()[::step], ".", color=BLUE, ms=3, alpha=0.5)
+    n, m = observed.shape
+    # All outputs of each sample that is shown.
+    shown = np.linspace(0, n - 1, min(n, max(1, _POINTS // m))).astype(int)
+    ax.plot(
+        predicted[shown].ravel(), observed[shown].ravel(), ".", color=BLUE, ms=3, alpha=0.5,
+        rasterized=len(shown) * m > _RASTER,
+    )  # fmt: skip
     _diagonal(ax)
-    spread = ((observed - observed.mean(axis=0)) ** 2).sum()
-    r2 = 1 - ((observed - predicted) ** 2).sum() / spread if spread > 0 else np.nan
+    weight = np.ones(n) if sample_weight is None else check_weights(sample_weight, n)
+    mean = weight @ observed / weight.sum()
+    spread = float((weight @ (observed - mean) ** 2).sum())
+    r2 = 1 - float((weight @ (observed - predicted) ** 2).sum()) / spread if spread > 0 else np.nan
     ax.set(xlabel="predicted", ylabel="observed", title=f"Outputs, R² = {r2:.6g}")
     return ax
 
@@ -230,6 +248,7 @@ def symmetry(test: SymmetryTest, ax: "Axes | None" = None) -> "Axes":
         ax.axhline(
             sign * bound, color=ORANGE, ls="--", lw=1, label="p = 0.01" if sign > 0 else None
         )
+    ax.locator_params(axis="x", integer=True)
     ax.set(
         xlabel="feature", ylabel="standard errors from 0",
         title=f"Symmetry of the inputs, p ≤ {test.p_value:.2g}",

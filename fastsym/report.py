@@ -16,10 +16,10 @@ from fastsym import __version__, plotting, spectral
 from fastsym._files import replacing
 from fastsym.diagnostics import Report
 from fastsym.engine import Passes, accumulate, accumulate_residuals
-from fastsym.metrics import parameter_error
+from fastsym.metrics import match_neurons, parameter_error
 from fastsym.network import TwoLayerNetwork
 from fastsym.progress import Callback
-from fastsym.refine import refine, spread_sample
+from fastsym.refine import Refinement, refine, spread_sample
 from fastsym.sources import Source
 
 _STYLE = """
@@ -77,8 +77,11 @@ def write_report(
     ------
     ImportError
         If matplotlib is not installed.
+    TypeError
+        If the samples can be read only once.
     ValueError
-        If the samples do not match the network, or are too few or not finite.
+        If the samples or the truth do not match the network, or the samples are too few or not
+        finite.
     """
     plotting.new_axes()  # says that matplotlib is missing before the work
     sizes = source.n_features, source.n_outputs
@@ -87,33 +90,36 @@ def write_report(
             f"the samples have {sizes[0]} features and {sizes[1]} outputs, the network has "
             f"{network.n_features} and {network.n_outputs}."
         )
+    if truth is not None:
+        match_neurons(truth, network)  # says that the shapes differ before the work
     passes = Passes(source, callback=callback)
     intercept = bool(network.hidden_intercept.any() or network.output_intercept.any())
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as from_moments:
         warnings.simplefilter("always")
         moments = accumulate(
             passes, network.n_hidden, negative_slope=network.negative_slope
         ).moments()
         diagnostics = spectral.solve(moments).diagnostics
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         loss = _loss(passes, network)
         sample = spread_sample(passes, network.n_hidden)
         refinement = refine(
             passes, network, sample=sample, trusted=True, fit_intercept=intercept, max_starts=1
         )
-    messages = list(dict.fromkeys(str(each.message) for each in caught))
+    # What a refinement may have made up for.
+    about_moments = [f"Of an estimate from moments alone: {each.message}" for each in from_moments]
+    messages = list(dict.fromkeys([str(each.message) for each in caught] + about_moments))
     centred = np.diag(moments.output_moment) - moments.output_mean**2
     X, Y = sample.X[:], sample.Y[:]
-    # Starting at the network, nothing was gained if it is the optimum.
-    gained = 1 - refinement.loss / loss if loss > 0 else 0.0
-    gained = max(gained, 0.0)
     summary = {
         "Samples": f"{source.n_samples:,}",
         "Features, hidden units, outputs": f"{network.n_features}, {network.n_hidden}, "
         f"{network.n_outputs}",
-        "Mean squared residual": f"{loss:.6g}",
+        "Mean squared norm of the residual": f"{loss:.6g}",
         "R²": f"{1 - loss / centred.sum():.6g}" if centred.sum() > 0 else "-",
-        "A refinement lowers it by": f"{gained:.2g} of it, to {refinement.loss:.6g}",
-        "Lack of fit": f"{refinement.misfit:.1f} standard deviations",
+        "A refinement from here": _gain(loss, refinement),
+        "Lack of fit": f"{refinement.misfit:.1f} standard deviations (chance: up to 4)",
         "Gap of the singular values": f"{diagnostics.gap:.4g}",
         "Symmetry of the inputs": f"p ≤ {diagnostics.symmetry.p_value:.2g}",
     }
@@ -122,12 +128,16 @@ def write_report(
         summary["Squared error of W, A"] = f"{error.hidden_error:.3g}, {error.output_error:.3g}"
     compared, what = (truth, "true") if truth is not None else (refinement.network, "refined")
     figures: dict[str, Callable[[], Any]] = {
-        "Observed and predicted outputs": lambda: plotting.outputs(Y, network.predict(X)),
+        "Observed and predicted outputs": lambda: plotting.outputs(
+            Y, network.predict(X), sample_weight=sample.weights
+        ),
         "Singular values with the gap": lambda: plotting.singular_values(diagnostics),
         f"Weights against the {what} ones": lambda: plotting.weights(compared, network),
         "Loss by pass of a refinement": lambda: plotting.loss_by_pass(refinement),
         "Symmetry of the inputs": lambda: plotting.symmetry(diagnostics.symmetry),
     }
+    if network.n_hidden == 1:
+        figures.pop("Singular values with the gap")  # one unit has no distinguishing matrix
     noise = np.sqrt(np.maximum(np.diag(refinement.noise_covariance), 0))
     page = _page(
         title,
@@ -141,6 +151,15 @@ def write_report(
     with replacing(out) as file:
         file.write(page.encode())
     return Path(out)
+
+
+def _gain(loss: float, refinement: Refinement) -> str:
+    """Say how far the network is from the least-squares optimum."""
+    if refinement.certificate == "exact" and loss <= 1e3 * refinement.loss:
+        return "leaves nothing but rounding, as the model does"
+    if refinement.loss >= loss:
+        return "finds nothing better"
+    return f"lowers it by {1 - refinement.loss / loss:.2g} of it, to {refinement.loss:.6g}"
 
 
 def _loss(source: Passes, network: TwoLayerNetwork) -> float:
@@ -167,8 +186,15 @@ def _diagnostics_table(diagnostics: spectral.Diagnostics) -> dict[str, str]:
     for name in diagnostics.__dataclass_fields__:
         value = getattr(diagnostics, name)
         if isinstance(value, np.ndarray):
-            shown = ", ".join(f"{v:.3g}" for v in value[-24:])
-            values[name] = f"... {shown}" if len(value) > 24 else shown
+            # Around what matters: the gap before the last n_hidden, or the correlation n_hidden.
+            k = diagnostics.n_hidden
+            middle = len(value) - k if name == "singular_values" else k
+            first = max(0, min(middle - 12, len(value) - 24))
+            shown = ", ".join(f"{v:.3g}" for v in value[first : first + 24])
+            whole = len(value) <= 24
+            values[name] = (
+                shown if whole else f"numbers {first + 1} to {first + 24} of {len(value)}: {shown}"
+            )
         else:
             values[name] = f"{value:.6g}" if isinstance(value, float) else str(value)
     return values
@@ -197,6 +223,8 @@ def _page(
         for name, uri in figures.items()
     )
     by_output = {f"output {i}": f"{value:.4g}" for i, value in enumerate(noise[:50])}
+    if len(noise) > 50:
+        by_output["and"] = f"{len(noise) - 50} more"
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'

@@ -155,12 +155,12 @@ def test_figure_shows_median_and_range():
 
 
 def test_tensor_connection(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "_SHARES", (0.5, 16.0))
+    monkeypatch.setattr(experiments, "_SHARES", (0.5, 20.0))
     done = []
     _, _, points = reproduce.reproduce("tensor-connection", tmp_path, True, done.append)
     rows = json.loads(points.read_text())["points"]
     few = [row["ratio"] for row in rows if row["r"] == 6]
-    many = [row["ratio"] for row in rows if row["r"] == 192]
+    many = [row["ratio"] for row in rows if row["r"] == 240]
     # Far below d units the learned predictor is better than the trivial one, far above it is not.
     assert max(few) < 0.1
     assert min(many) > 0.8

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
 from fastsym import TwoLayerNetwork, TwoLayerRegressor, cli, make_two_layer, plotting
 from fastsym.diagnostics import Report, advised_samples, near_units, symmetry_test
@@ -65,14 +66,19 @@ def test_weights_are_matched(fitted):
 
 
 def test_outputs_state_r2(fitted):
-    from sklearn.metrics import r2_score
-
     X, Y, _, model = fitted
-    ax = plotting.outputs(Y, model.predict(X))
-    shown = float(ax.get_title().rsplit("=", 1)[1])
-    expected = r2_score(Y, model.predict(X), multioutput="variance_weighted")
-    assert shown == pytest.approx(expected, rel=1e-5)
-    assert len(ax.get_lines()[0].get_xdata()) <= 2000
+    weights = np.random.default_rng(0).uniform(0, 3, len(X))
+    for weight in (None, weights):
+        ax = plotting.outputs(Y, model.predict(X), sample_weight=weight)
+        shown = float(ax.get_title().rsplit("=", 1)[1])
+        expected = r2_score(
+            Y, model.predict(X), multioutput="variance_weighted", sample_weight=weight
+        )
+        assert shown == pytest.approx(expected, rel=1e-5)
+    # All outputs of every sample that is shown.
+    values = np.asarray(ax.get_lines()[0].get_ydata()).reshape(-1, 6)
+    assert 1900 < values.size <= 2000
+    assert {tuple(row) for row in values} <= {tuple(row) for row in Y}
     with pytest.raises(ValueError, match="same shape"):
         plotting.outputs(Y, Y[:, :2])
 
@@ -128,6 +134,18 @@ def test_the_advice_on_samples_is_kept():
     assert 1.5 < many.diagnostics_.gap < 6
     assert advised_samples(many.diagnostics_, many.network_)[0] < 4 * advised
     assert refined == -(-10 * 8 * 15 // 8)
+    # More samples than features, however few weights there are.
+    X, Y, _ = make_two_layer(500, 30, 1, 30, random_state=0)
+    one = TwoLayerRegressor(1, refine=False).fit(X, Y)
+    assert advised_samples(one.diagnostics_, one.network_)[1] == 31
+
+
+def test_a_gap_that_is_not_resolved_gives_a_lower_bound_only():
+    X, Y, _ = make_two_layer(300, 10, 10, 10, noise=0.3, hidden_condition=10, random_state=0)
+    with pytest.warns(UserWarning):
+        few = TwoLayerRegressor(10, refine=False).fit(X, Y)
+    assert few.diagnostics_.gap < 1.5
+    assert "moments alone: more than" in str(Report(few.network_, few.diagnostics_))
 
 
 def test_report_names_what_is_wrong(fitted):
@@ -136,7 +154,7 @@ def test_report_names_what_is_wrong(fitted):
     text = str(Report(model.network_, model.diagnostics_))
     assert "40,000 samples, 5 features, 4 hidden units, 6 outputs" in text
     assert "refinement: enough" in text
-    assert "no two units within 15 degrees" in text or "degrees apart" in text
+    assert "no two units within 15 degrees" in text
     assert "biased" not in text
     report = Report(model.network_, model.diagnostics_)
     values = model.diagnostics_.singular_values
@@ -144,7 +162,9 @@ def test_report_names_what_is_wrong(fitted):
     assert report.robustness == values[-5]
     with pytest.warns(UserWarning, match="not symmetric"):
         shifted = TwoLayerRegressor(4, refine=False).fit(X + 0.5, Y)
-    assert "the weights are biased" in str(Report(shifted.network_, shifted.diagnostics_))
+    assert "weights from moments alone are biased" in str(
+        Report(shifted.network_, shifted.diagnostics_)
+    )
 
 
 # The page
@@ -166,21 +186,39 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def checked(path):
+def checked(path, n_images=5):
     """Parse a page: pictures are whole, and nothing is loaded from elsewhere."""
     text = path.read_text()
     page = Page(text)
     prefix = "data:image/svg+xml;base64,"
-    assert len(page.images) == 5
+    assert len(page.images) == n_images
     assert all(link.startswith(prefix) for link in page.links)
     for image in page.images:
-        assert image["alt"]
         root = ElementTree.fromstring(base64.b64decode(image["src"].removeprefix(prefix)))
         assert root.tag.endswith("svg")
+        for element in root.iter():
+            for name, value in element.attrib.items():
+                if name.endswith("href"):
+                    assert value.startswith(("#", "data:")), value
+                if "url(" in value:
+                    assert "url(#" in value, value
     assert "@import" not in text
     assert "url(" not in text
     assert 'name=viewport content="width=device-width' in text
-    return " ".join(page.text)
+    return Shown(" ".join(page.text), [image["alt"] for image in page.images])
+
+
+class Shown(str):
+    """The text of a page, and what its pictures are called."""
+
+    def __new__(cls, text, pictures):
+        shown = super().__new__(cls, text)
+        shown.pictures = pictures
+        return shown
+
+    def figure(self, name):
+        """The number that follows a name in a table."""
+        return float(self.split(name)[1].split()[0])
 
 
 def test_page(fitted, tmp_path):
@@ -192,7 +230,13 @@ def test_page(fitted, tmp_path):
     )  # fmt: skip
     text = checked(path)
     assert "a <b> & c" in text
-    assert f"{model.loss_:.6g}" in text
+    residual = Y - model.predict(X)
+    assert text.figure("Mean squared norm of the residual") == pytest.approx(
+        (residual**2).sum(axis=1).mean(), rel=1e-5
+    )
+    expected = r2_score(Y, model.predict(X), multioutput="variance_weighted")
+    assert text.figure("R²") == pytest.approx(expected, rel=1e-5)
+    assert "Weights against the true ones" in text.pictures
     assert "40,000" in text
     assert "Squared error of W, A" in text
     assert len({event.n_pass for event in events}) >= 3
@@ -204,13 +248,16 @@ def test_page_of_a_poor_model_says_so(fitted, tmp_path):
     text = checked(write_report(wrong, from_arrays(X, Y), tmp_path / "r.html"))
     right = checked(write_report(network, from_arrays(X, Y), tmp_path / "s.html"))
 
-    def gained(page):
-        return float(page.split("A refinement lowers it by")[1].split()[0])
-
-    assert gained(wrong_page := text) > 0.01 > gained(right)
-    assert "Weights against the refined ones" not in wrong_page  # an alternative text only
+    gained = [page.figure("A refinement from here lowers it by") for page in (text, right)]
+    assert gained[0] > 0.01 > gained[1]
+    assert "Weights against the refined ones" in text.pictures
     shifted = checked(write_report(network, from_arrays(X + 0.3, Y), tmp_path / "t.html"))
-    assert "the inputs are not symmetric" in shifted
+    assert "Of an estimate from moments alone: the inputs are not symmetric" in shifted
+    X, Y, network = make_two_layer(20_000, 5, 4, 6, random_state=0)
+    exact = checked(write_report(network, from_arrays(X, Y), tmp_path / "u.html"))
+    assert "A refinement from here leaves nothing but rounding" in exact
+    # Against the refined ones, which differ from a wrong model's.
+    assert text != right
 
 
 def test_page_with_intercepts_slope_and_one_unit(tmp_path):
@@ -221,15 +268,49 @@ def test_page_with_intercepts_slope_and_one_unit(tmp_path):
     )  # fmt: skip
     X = rng.standard_normal((20_000, 3))
     Y = network.predict(X) + 0.1 * rng.standard_normal((20_000, 1))
-    text = checked(write_report(network, from_arrays(X, Y), tmp_path / "r.html"))
-    shown = float(text.split("Mean squared residual")[1].split()[0])
+    text = checked(write_report(network, from_arrays(X, Y), tmp_path / "r.html"), 4)
+    shown = text.figure("Mean squared norm of the residual")
     assert shown == pytest.approx(((Y - network.predict(X)) ** 2).mean(), rel=1e-5)
+
+
+def test_page_draws_what_it_says(fitted, tmp_path, monkeypatch):
+    """The model's own predictions, and the truth on the other axis."""
+    X, Y, network, model = fitted
+    seen = {}
+    for name in ("outputs", "weights"):
+        draw = getattr(plotting, name)
+
+        def spy(*arguments, draw=draw, name=name, **how):
+            seen[name] = arguments
+            return draw(*arguments, **how)
+
+        monkeypatch.setattr(plotting, name, spy)
+    write_report(model.network_, from_arrays(X, Y), tmp_path / "r.html", truth=network)
+    observed, predicted = seen["outputs"]
+    assert not np.array_equal(observed, predicted)
+    np.testing.assert_array_equal(predicted[:9], model.predict(X[:9]))
+    assert seen["weights"] == (network, model.network_)
+
+
+def test_long_tables_are_cut_where_it_matters_and_say_so(tmp_path):
+    X, Y, network = make_two_layer(3000, 60, 8, 70, noise=0.1, random_state=0)
+    text = checked(write_report(network, from_arrays(X, Y), tmp_path / "r.html"))
+    assert "and 20 more" in text.replace("and  20", "and 20")
+    assert "numbers 1 to 24 of 60" in text  # correlations, with number 8 among them
+    assert "numbers 13 to 36 of 36" in text  # singular values, with the gap after number 28
 
 
 def test_page_refuses_other_samples(fitted, tmp_path):
     X, Y, network, _ = fitted
     with pytest.raises(ValueError, match="the samples have 4 features and 6 outputs"):
         write_report(network, from_arrays(X[:, :4], Y), tmp_path / "r.html")
+    other = TwoLayerNetwork(network.hidden_weights[:2], network.output_weights[:, :2])
+    events = []
+    with pytest.raises(ValueError, match="must have the same"):
+        write_report(
+            network, from_arrays(X, Y), tmp_path / "r.html", truth=other, callback=events.append
+        )
+    assert not events  # before any pass
     assert not (tmp_path / "r.html").exists()
 
 
@@ -250,6 +331,15 @@ def test_command_line(fitted, tmp_path, monkeypatch, capsys):
     assert not exit_.value.code
     assert str(out) in capsys.readouterr().out
     assert "model.npz: 40,000 samples" in checked(out)
+    for name, message in (("model.npz", "would replace"), ("X.npy", "would replace"),
+                          (".", "is a folder")):  # fmt: skip
+        monkeypatch.setattr(
+            sys, "argv", ["fastsym", "report", *names, "--out", str(tmp_path / name)]
+        )
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_symmetry_scores_are_drawn(fitted):
