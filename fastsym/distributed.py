@@ -253,7 +253,7 @@ class ClusterPasses(Passes):
                 f"client= needs samples that can be divided among workers (files, arrays, Dask "
                 f"arrays), got {type(source).__name__}."
             )
-        n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        n_workers = len(client.nthreads())
         if n_workers == 0:
             raise ValueError("client has no workers; start some, or client.wait_for_workers(1).")
         if isinstance(source, DaskSource):
@@ -268,7 +268,7 @@ class ClusterPasses(Passes):
     ) -> tuple[Reducer, int]:
         """Fold each part on a worker, and merge by twos in the order of the parts."""
         client = self._client
-        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        workers = sorted(client.nthreads())
         folds: list[Any] = [
             client.submit(
                 _fold_part,
