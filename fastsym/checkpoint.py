@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,6 +203,6 @@ def check_every(every: Any) -> float:
     ValueError
         If it is not a number of at least 0.
     """
-    if not (isinstance(every, int | float) and every >= 0):
+    if not (isinstance(every, Real) and float(every) >= 0):
         raise ValueError(f"every must be a number of seconds, at least 0, got {every!r}.")
     return float(every)

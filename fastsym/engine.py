@@ -408,13 +408,13 @@ def _rows_of(
     for X, Y, weights in source.blocks(first_row):
         number = source.first_row + row
         row += len(X)
-        if weights is None:
+        if weights is not None and check:
+            weights = check_weights(weights, len(X), number)
+        if weights is None or weights.all():
             if check:
                 X, Y = check_pair(X, Y, first_row=number)
-            yield X, Y, None, row
+            yield X, Y, weights, row
             continue
-        if check:
-            weights = check_weights(weights, len(X), number)
         used = weights > 0
         if check:
             absent = ~used[:, None]

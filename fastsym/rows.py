@@ -101,8 +101,8 @@ class NpyRows:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not an .npy file of real numbers with one or two dimensions, or is shorter than
-        its header says.
+        If it is not an .npy file of real numbers with one or two dimensions, or is shorter or
+        longer than its header says.
     """
 
     def __init__(self, path: PathLike, start: int = 0, end: int | None = None) -> None:

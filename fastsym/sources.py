@@ -174,7 +174,9 @@ class PairedRows:
                 "X and Y must have the same number of rows, got inconsistent numbers of samples: "
                 f"{X.shape[0]} and {Y.shape[0]}."
             )
-        if weights is not None and (weights.shape[0] != X.shape[0] or weights.shape[1:] > (1,)):
+        if weights is not None and (
+            weights.shape[0] != X.shape[0] or weights.shape[1:] not in ((), (1,))
+        ):
             raise ValueError(
                 f"the weights must have shape ({X.shape[0]},), one number a sample, got shape "
                 f"{weights.shape}."

@@ -210,7 +210,7 @@ def test_checkpoints_come_at_their_time(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "fastsym.checkpoint.write_arrays", lambda *arguments: written.append(arguments)
     )
-    TwoLayerRegressor(3).fit(source, checkpoint=tmp_path / "s.npz", checkpoint_every=3600)
+    TwoLayerRegressor(3).fit(source, checkpoint=tmp_path / "s.npz", checkpoint_every=np.int64(3600))
     model = TwoLayerRegressor(3).fit(source)
     assert len(written) == model.n_passes_
 
