@@ -66,11 +66,10 @@ def symmetry_test(moments: Moments) -> SymmetryTest:
     """
     n = moments.n_samples
     squares = np.diag(moments.input_moment)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        means = np.sqrt(n) * moments.input_mean / np.sqrt(squares)
-        thirds = moments.third[0] / np.sqrt(moments.third[1])
+    means, thirds = np.zeros((2, len(squares)))
     # A feature that is always zero is symmetric.
-    means, thirds = np.nan_to_num(means), np.nan_to_num(thirds)
+    np.divide(np.sqrt(n) * moments.input_mean, np.sqrt(squares), out=means, where=squares > 0)
+    np.divide(moments.third[0], np.sqrt(moments.third[1]), out=thirds, where=moments.third[1] > 0)
     largest = max(np.abs(means).max(), np.abs(thirds).max())
     p_value = min(1.0, 4 * len(means) * float(np.exp(-(largest**2) / 2)))
     return SymmetryTest(means, thirds, p_value)

@@ -106,6 +106,8 @@ def _uwedge_from(matrices: Matrix, Z: Matrix) -> tuple[float, Matrix]:
         off = rotated.copy()
         off[:, np.arange(len(V)), np.arange(len(V))] = 0
         criterion = float((off**2).sum())
+        if not np.isfinite(criterion):
+            return np.inf, Z
         if previous - criterion <= 1e-12 * criterion and previous < np.inf:
             break
         previous = criterion

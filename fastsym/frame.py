@@ -67,8 +67,15 @@ def whitening(moment: NDArray[np.float64], tolerance: float = 0.0) -> NDArray[np
     -------
     whiten : ndarray of shape (n, rank)
         whiten^T moment whiten = I.
+
+    Raises
+    ------
+    ValueError
+        If the moment is not finite.
     """
-    scale = np.sqrt(np.diag(moment))
+    if not np.isfinite(moment).all():
+        raise ValueError("the second moments are not finite: values are too large; rescale them.")
+    scale = np.sqrt(np.maximum(np.diag(moment), 0))
     scale = np.where(scale > 0, scale, 1)
     values, vectors = np.linalg.eigh(moment / scale / scale[:, None])
     kept = values > max(tolerance, 100 * len(moment) * np.finfo(float).eps) * values[-1]

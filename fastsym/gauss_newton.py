@@ -29,6 +29,7 @@ DENSE_PARAMETERS = 4096
 """Hidden weights up to which the normal matrix is formed; conjugate gradients above."""
 
 _EPS = float(np.finfo(float).eps)
+_TINY = float(np.finfo(float).tiny)
 _KINKS = 10  # of the tolerance: a step that does not descend from there met kinks of the loss
 _EXACT = 1e-29  # loss / sum |y|^2 that only rounding is left of
 _ROUNDING = 1e-20  # below this a step that does not descend is due to rounding
@@ -36,6 +37,7 @@ _LAST_STEP_MARGIN = 0.1  # later steps contract less than the first: 5 to 10 tim
 _REJECTED = 6
 _LIMIT_SLACK = 3.0  # times the tolerance still counts when the evaluations are used up
 _RIDGE = 1e-13
+_RIDGES = 9  # tries, each a hundred times the one before: the last is far above the matrix itself
 _CG_ITERATIONS = 300
 
 
@@ -91,11 +93,15 @@ def unit_rows(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:
 
 
 class Step(NamedTuple):
-    """A step, and by how much the linearised sum of squares falls."""
+    """A step, and by how much the linearised sum of squares falls.
+
+    `solved` says whether the linearised problem was solved; if not, `predicted` is no bound.
+    """
 
     hidden: Matrix  # (n_free, q)
     outputs: Matrix  # (m, n_units)
     predicted: float
+    solved: bool = True
 
 
 def moved(point: Point, step: Step, n_free: int) -> Point:
@@ -129,17 +135,42 @@ class Normal(Protocol):
         ...
 
 
-def _factor(gram: Matrix) -> Matrix:
-    """Upper R with R^T R = gram, diagonal scaled, a ridge in place of what rounding has left."""
-    scale = np.sqrt(np.diag(gram))
-    scale = np.where(scale > 0, scale, 1)
-    scaled = gram / scale / scale[:, None]
-    ridge = _RIDGE * len(gram)
-    while True:
+def _ridged_cholesky(matrix: Matrix, ridge: float, relative: bool) -> Matrix:
+    """Upper R with R^T R = matrix + ridge, the ridge raised until there is one.
+
+    The ridge is added to the diagonal, or, if relative, is a share of it, where it is not zero.
+    The matrix is overwritten.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the matrix is not finite, or no ridge helps.
+    """
+    if not np.isfinite(matrix).all():
+        raise np.linalg.LinAlgError("the normal matrix is not finite")
+    diagonal = matrix.diagonal().copy()
+    share = relative & (diagonal > _EPS)
+    for _ in range(_RIDGES):
+        shifted = np.where(share, diagonal * (1 + ridge), diagonal + ridge)
+        matrix[np.diag_indices_from(matrix)] = shifted
         try:
-            return linalg.cholesky(scaled + ridge * np.eye(len(gram))) * scale
+            return linalg.cholesky(matrix, check_finite=False)
         except linalg.LinAlgError:
             ridge *= 100
+    raise np.linalg.LinAlgError(f"the normal matrix is not positive definite with {ridge:.2g} I")
+
+
+def _cho_solve(factor: Matrix, right: Matrix) -> Matrix:
+    # What is not finite is found in the step: a message of LAPACK's says nothing to the user.
+    return linalg.cho_solve((factor, False), right, check_finite=False)
+
+
+def _factor(gram: Matrix) -> Matrix:
+    """Upper R with R^T R = gram, diagonal scaled, a ridge in place of what rounding has left."""
+    scale = np.sqrt(np.maximum(np.diag(gram), 0))
+    scale = np.where(scale > 0, scale, 1)
+    scaled = gram / scale / scale[:, None]
+    return _ridged_cholesky(scaled, _RIDGE * len(gram), relative=False) * scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +189,8 @@ class ScaledNormal:
         """Solve for a step."""
         step = self.normal.solve(hidden_gradient, output_gradient, damping)
         scale = self.scale
-        return Step(step.hidden / scale, step.outputs / scale, step.predicted / scale)
+        hidden, outputs = step.hidden / scale, step.outputs / scale
+        return Step(hidden, outputs, step.predicted / scale, step.solved)
 
 
 class DenseNormal:
@@ -194,6 +226,7 @@ class DenseNormal:
             self.gram_factor, V[:k].transpose(1, 0, 2).reshape(K, k * q), trans="T"
         )
         self._inner = M[:k, :k].transpose(0, 2, 1, 3).reshape(k * q, k * q)
+        self._before = self._inner.diagonal().reshape(k, q).mean(axis=1)
         self._inner -= projected.T @ projected
         self._point = point
         self._units = point.hidden[:k]
@@ -210,12 +243,15 @@ class DenseNormal:
         blocks = self._inner.reshape(k, q, k, q) * unit_moment[:, None, :, None]
         return blocks.reshape(k * q, k * q)
 
-    def _scaled(self, matrix: Matrix) -> tuple[Matrix, Matrix]:
-        """Scale to unit diagonal and fix the gauge: the direction of each unit gets weight 1."""
+    def _scaled(self, unit_moment: Matrix) -> tuple[Matrix, Matrix]:
+        """Weight, scale to unit diagonal, fix the gauge: each unit's direction gets weight 1."""
         k, q = self.k, self.q
+        matrix = self._weighted(unit_moment)
         diagonal = matrix.diagonal().reshape(k, q).mean(axis=1)
-        # One scale a unit, which keeps directions at right angles.
-        scale = np.sqrt(np.maximum(diagonal, _EPS * max(diagonal.max(), np.finfo(float).tiny)))
+        # One scale a unit, which keeps directions at right angles. Below the rounding of what the
+        # projection took away (a unit that one sample alone drives) there is nothing to scale.
+        floor = max((np.diag(unit_moment) * self._before).max(), diagonal.max(), _TINY)
+        scale = np.sqrt(np.maximum(diagonal, _EPS * floor))
         scaled = matrix / np.repeat(scale, q) / np.repeat(scale, q)[:, None]
         blocks = scaled.reshape(k, q, k, q)
         for i, unit in enumerate(self._units):
@@ -225,16 +261,8 @@ class DenseNormal:
     def _cholesky(self, damping: float) -> tuple[Matrix, Matrix]:
         if damping not in self._factors:
             A = self.outputs[:, : self.k]
-            scaled, scale = self._scaled(self._weighted(A.T @ A))
-            diagonal = scaled.diagonal().copy()
-            extra = max(damping, _RIDGE)
-            while True:
-                scaled[np.diag_indices_from(scaled)] = diagonal * (1 + extra)
-                try:
-                    factor = linalg.cholesky(scaled, check_finite=False)
-                    break
-                except linalg.LinAlgError:
-                    extra = 100 * extra
+            scaled, scale = self._scaled(A.T @ A)
+            factor = _ridged_cholesky(scaled, max(damping, _RIDGE), relative=True)
             self._factors = {damping: (factor, scale)}  # the last one is what is asked for again
         return self._factors[damping]
 
@@ -242,16 +270,16 @@ class DenseNormal:
         """Solve for a step."""
         k, A = self.k, self.outputs
         R = self.gram_factor
-        solved = linalg.cho_solve((R, False), output_gradient.T).T  # g_A E^-1
+        solved = _cho_solve(R, output_gradient.T).T  # g_A E^-1
         weighted = A[:, :k].T @ solved
         right = hidden_gradient - np.einsum("ij,ija->ia", weighted, self.coupling)
         right -= self._units * (right * self._units).sum(axis=1, keepdims=True)
         factor, scale = self._cholesky(damping)
-        step = linalg.cho_solve((factor, False), right.ravel() / scale) / scale
+        step = _cho_solve(factor, right.ravel() / scale) / scale
         hidden = step.reshape(k, self.q)
         hidden = hidden - self._units * (hidden * self._units).sum(axis=1, keepdims=True)
         moved = np.einsum("ija,ia->ij", self.coupling, hidden)
-        outputs = linalg.cho_solve((R, False), (output_gradient - A[:, :k] @ moved).T).T
+        outputs = _cho_solve(R, (output_gradient - A[:, :k] @ moved).T).T
         # A is exact given the step of W; of W's part a damped step attains at least half.
         predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
         return Step(hidden, outputs, predicted)
@@ -271,7 +299,7 @@ class DenseNormal:
         """
         k, q = self.k, self.q
         A = self.outputs[:, :k]
-        scaled, scale = self._scaled(self._weighted(A.T @ A))
+        scaled, scale = self._scaled(A.T @ A)
         inverse = linalg.inv(scaled)
         tangent = inverse.reshape(k, q, k * q)
         for i, unit in enumerate(self._units):
@@ -320,7 +348,7 @@ class ImplicitNormal:
 
     def _project(self, units: Matrix) -> Matrix:
         """E^-1 h^T units, (K, k)."""
-        return linalg.cho_solve((self.gram_factor, False), self._h.T @ units)
+        return _cho_solve(self.gram_factor, self._h.T @ units)
 
     def _back(self, units: Matrix) -> Matrix:
         """Transpose of `_outward`."""
@@ -344,19 +372,19 @@ class ImplicitNormal:
             product = self._back(units @ moment)
             return (self._tangent(product) + (damping + _RIDGE) * block[:, None] * hidden).ravel()
 
-        solved = linalg.cho_solve((self.gram_factor, False), output_gradient.T).T
+        solved = _cho_solve(self.gram_factor, output_gradient.T).T
         right = self._tangent(hidden_gradient - self._back(self._h @ (solved.T @ A)))
         size = k * q
         operator = LinearOperator((size, size), apply, dtype=float)
         inverse = LinearOperator(
             (size, size), lambda flat: (flat.reshape(k, q) / block[:, None]).ravel(), dtype=float
         )
-        flat, _ = cg(operator, right.ravel(), rtol=1e-6, maxiter=_CG_ITERATIONS, M=inverse)
+        flat, unsolved = cg(operator, right.ravel(), rtol=1e-6, maxiter=_CG_ITERATIONS, M=inverse)
         hidden = self._tangent(flat.reshape(k, q))
         moved = self._h.T @ self._outward(hidden)  # (K, k)
-        outputs = linalg.cho_solve((self.gram_factor, False), output_gradient.T - moved @ A.T).T
+        outputs = _cho_solve(self.gram_factor, output_gradient.T - moved @ A.T).T
         predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
-        return Step(hidden, outputs, predicted)
+        return Step(hidden, outputs, predicted, unsolved == 0)
 
 
 @dataclass(frozen=True)
@@ -384,11 +412,11 @@ class Evaluation:
 
 
 class Fit(NamedTuple):
-    """Where a minimisation ended."""
+    """Where a minimisation ended; normal is None if there is no normal matrix there."""
 
     point: Point
     residuals: Residuals
-    normal: Normal
+    normal: Normal | None
     converged: bool
     exact: bool
     history: list[Evaluation]
@@ -442,28 +470,51 @@ def minimise(
     """
     history: list[Evaluation] = []
 
+    def told(loss: float, norm: float, decrement: float, accepted: bool) -> None:
+        history.append(Evaluation(loss, norm, decrement, damping, accepted))
+        if report is not None:
+            report(history[-1])
+
+    def solved(damping: float) -> Step:
+        """Step from the present point; one that promises NaN if there is none."""
+        none = Step(np.zeros_like(gradient), np.zeros_like(point.outputs), np.nan, False)
+        if not (np.isfinite(gradient).all() and np.isfinite(residuals.output_gradient).all()):
+            return none
+        try:
+            with np.errstate(all="ignore"):
+                step = known.solve(gradient, residuals.output_gradient, damping)
+        except np.linalg.LinAlgError:
+            return none
+        usable = np.isfinite(step.hidden).all() and np.isfinite(step.outputs).all()
+        return step if usable else none
+
     def ended(exact: bool, close: bool, slack: float) -> Fit:
         """Judge the last point, without damping."""
         if not (exact or close):
-            undamped = known.solve(gradient, residuals.output_gradient, 0.0).predicted
-            close = undamped <= slack * tolerance * loss
+            undamped = solved(0.0)
+            close = undamped.solved and undamped.predicted <= slack * tolerance * loss
         return Fit(point, residuals, known, exact or close, exact, history)
 
     residuals = evaluate(point)
-    known = normal_at(point) if normal is None else normal
+    loss = residuals.loss
+    try:
+        if not np.isfinite(loss):
+            raise np.linalg.LinAlgError("the loss is not finite")
+        known = normal_at(point) if normal is None else normal
+    except np.linalg.LinAlgError:
+        told(loss / residuals.weight, np.nan, np.nan, True)
+        return Fit(point, residuals, None, False, False, history)
     fresh, before, easier = True, np.inf, np.inf
-    while True:
+    for _ in range(max_evaluations):
         loss = residuals.loss
         gradient = residuals.hidden_gradient[: coordinates.n_free] @ coordinates.to_inputs
-        step = known.solve(gradient, residuals.output_gradient, damping)
+        step = solved(damping)
         decrement = step.predicted / loss if loss > 0 else 0.0
         exact = loss <= _EXACT * total
-        converged = exact or (decrement <= tolerance and damping <= 1)
+        converged = exact or (step.solved and decrement <= tolerance and damping <= 1)
         n = residuals.weight
         norm = 2 * np.hypot(np.linalg.norm(gradient), np.linalg.norm(residuals.output_gradient)) / n
-        history.append(Evaluation(loss / n, float(norm), decrement, damping, True))
-        if report is not None:
-            report(history[-1])
+        told(loss / n, float(norm), decrement, True)
         if converged:
             return Fit(point, residuals, known, True, exact, history)
         contraction = step.predicted / before if np.isfinite(before) else 1.0
@@ -476,37 +527,40 @@ def minimise(
         if len(history) >= max_evaluations:
             return ended(exact, False, _LIMIT_SLACK)
         # A frozen normal matrix contracts by a factor a step; renew it when that is poor.
-        if not fresh and step.predicted > 0.1 * before:
-            known, fresh, damping = normal_at(point), True, min(damping, easier)
-            step = known.solve(gradient, residuals.output_gradient, damping)
+        if not fresh and not step.predicted <= 0.1 * before:
+            try:
+                known, fresh, damping = normal_at(point), True, min(damping, easier)
+            except np.linalg.LinAlgError:
+                return ended(exact, False, _LIMIT_SLACK)
+            step = solved(damping)
         before = step.predicted
         rejected = 0
-        while True:
+        for _ in range(max_evaluations):
             trial = moved(point, step, coordinates.n_free)
             attempt = evaluate(trial)
             gain = (loss - attempt.loss) / step.predicted if step.predicted > 0 else -np.inf
+            # A loss that is not finite gives -inf or NaN.
             if gain > 1e-4:
                 break
             exact = loss <= _ROUNDING * total
-            history.append(
-                Evaluation(attempt.loss / n, np.nan, step.predicted / loss, damping, False)
-            )
-            if report is not None:
-                report(history[-1])
+            told(attempt.loss / n, np.nan, step.predicted / loss, False)
             rejected += fresh
             # The loss has a kink where a sample changes sides, and its gradient jumps there: the
             # linearised problem then promises what no step can give.
-            close = decrement <= _KINKS * tolerance and damping <= 1
+            close = step.solved and decrement <= _KINKS * tolerance and damping <= 1
             # Where evaluations are passes, one that shows nothing but rounding is enough.
             if (exact and last_step) or close or rejected >= _REJECTED:
                 return ended(exact, close, 3 * _KINKS)
             if len(history) >= max_evaluations:
                 return ended(exact, close, _LIMIT_SLACK)
             if not fresh:
-                known, fresh = normal_at(point), True
+                try:
+                    known, fresh = normal_at(point), True
+                except np.linalg.LinAlgError:
+                    return ended(exact, close, _LIMIT_SLACK)
             else:
                 damping = max(10 * damping, 1e-3)
-            step = known.solve(gradient, residuals.output_gradient, damping)
+            step = solved(damping)
         easier = np.inf
         if gain < 0.25:
             damping = max(4 * damping, 1e-3)
@@ -514,3 +568,4 @@ def minimise(
             # For the next normal matrix: this one is factored already.
             easier = damping / 10 if damping > 1e-9 else 0.0
         point, residuals, fresh = trial, attempt, False
+    return ended(False, False, _LIMIT_SLACK)

@@ -1,6 +1,6 @@
 """Samples held in memory for refinement: starts, their optima, and which of them to believe."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,8 @@ _KICKS = (2.0, 4.0, 8.0, 2.0, 4.0, 8.0)  # standard errors
 _EVALUATIONS = 200
 _DEAD = 1e-8
 _UNDETERMINED = 0.3  # standard error of an angle, in radians
+_NO_ANGLE = 1e100
+_TINY = float(np.finfo(float).tiny)
 
 
 class Problem:
@@ -151,7 +153,7 @@ class Problem:
         )
 
     def misfit(self, point: Point) -> float:
-        """Measure how the residual depends on x, in standard deviations.
+        """Measure how the residual depends on x, in standard deviations; infinite if it is not.
 
         With features phi = w.x of the units and |v.x + b| for random directions v in the span of
         A W, b = 0 for half of them, centred and white, sum |sum r phi|^2 / n has expectation
@@ -176,6 +178,8 @@ class Problem:
         features = np.concatenate([inputs[:, :1], t[:, :k], np.abs(inputs @ axes)], axis=1)
         gram = features.T @ features
         products = features.T @ residual
+        if not (np.isfinite(gram).all() and np.isfinite(products).all()):
+            return float("inf")
         # Regress out the constant.
         gram_even = gram[1:, 1:] - np.outer(gram[1:, 0], gram[0, 1:]) / gram[0, 0]
         products = products[1:] - np.outer(gram[1:, 0], products[0]) / gram[0, 0]
@@ -188,7 +192,7 @@ class Problem:
         return (statistic - expected) / spread if spread > 0 else 0.0
 
     def moment_starts(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Yield starts A0 = U S^1/2 Q, W0 = Q^T S^1/2 V^T for random orthogonal Q.
+        """Yield starts without end, A0 = U S^1/2 Q, W0 = Q^T S^1/2 V^T for random orthogonal Q.
 
         U S V^T is the best approximation of A W of rank n_hidden.
         """
@@ -240,8 +244,9 @@ class Problem:
         k = self.coordinates.n_free
         size = np.linalg.norm(point.outputs[:, :k], axis=0)
         variance = residuals.loss / (residuals.weight * self.n_outputs)
-        tiny = np.finfo(float).tiny
-        error = np.sqrt(2 * variance / np.maximum(size**2 * residuals.weight, tiny))
+        information = size**2 * residuals.weight / 2
+        # A unit that does nothing has no angle: the limit keeps products with it finite.
+        error = np.sqrt(variance / np.maximum(information, variance * _NO_ANGLE**-2 + _TINY))
         dimension = self.coordinates.to_inputs.shape[1]
         return error * np.sqrt(dimension - 1), error * np.sqrt(self.n_outputs - 1)
 
@@ -273,7 +278,8 @@ class Problem:
             hidden[j, bias:] = vectors[:, np.abs(values).argmax()]
             unit = x @ hidden[j, bias:]
             active = np.where(unit > 0, unit, self.slope * unit)
-            outputs[:, j] = active @ residual / (active @ active)
+            if (square := active @ active) > 0:
+                outputs[:, j] = active @ residual / square
         return Point(hidden, outputs)
 
 
@@ -332,11 +338,10 @@ def search(
     rng = as_generator(0 if random_state is None else random_state)
     others = problem.moment_starts(rng)
     fits: list[Fit] = []
-    point: Point | None = start
-    repaired = False
+    point, repaired = start, None
     scale = problem.sample.weight
-    while True:
-        assert point is not None
+    misfit = 0.0
+    for number in range(1, max(max_starts, 1) + 1):
         fit = problem.fit(point)
         fits.append(fit)
         last = fit.history[-1]
@@ -344,7 +349,7 @@ def search(
             f"fastsym: start {len(fits)}: loss {fit.residuals.loss / scale:.6g} after "
             f"{len(fit.history)} evaluations, gradient norm {last.gradient_norm:.2g}"
         )
-        best = min(fits, key=lambda one: one.residuals.loss)
+        best = lowest_loss(fits)
         if best.exact:
             return fits, "exact", 0.0
         flaws = problem.flaws(fit.point)
@@ -365,12 +370,31 @@ def search(
                 return fits, "agreement", misfit
             if len(fits) >= _SEVERAL and misfit < MISFIT:
                 return fits, "no lack of fit", misfit
-            if len(fits) >= max_starts:
-                return fits, "none", misfit
         # A flaw that comes back after a repair belongs to the network, or to the samples.
-        point = problem.repaired(fit.point) if flaws and fit is best and not repaired else None
-        repaired = point is not None
-        point = next(others) if point is None else point
+        repaired = (
+            problem.repaired(fit.point) if flaws and fit is best and repaired is None else None
+        )
+        if number < max_starts:
+            point = next(others) if repaired is None else repaired
+    return fits, "none", misfit
+
+
+def lowest_loss(fits: Sequence[Fit]) -> Fit:
+    """Pick the fit of the lowest loss; one whose loss is not a number is above all others.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+
+    Returns
+    -------
+    fit : Fit
+    """
+    return min(fits, key=lambda one: _or_infinity(one.residuals.loss))
+
+
+def _or_infinity(loss: float) -> float:
+    return loss if np.isfinite(loss) else np.inf
 
 
 def settle(problem: Problem, fit: Fit, random_state: Any = None) -> list[Fit]:
@@ -391,7 +415,7 @@ def settle(problem: Problem, fit: Fit, random_state: Any = None) -> list[Fit]:
     fits : list of Fit
         None if the fit is exact or the samples are many.
     """
-    if fit.exact or problem.unit < _COARSE:
+    if fit.exact or problem.unit < _COARSE or not np.isfinite(fit.residuals.loss):
         return []
     rng = as_generator(0 if random_state is None else random_state)
     k = problem.coordinates.n_free

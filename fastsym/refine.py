@@ -30,7 +30,7 @@ from fastsym.gauss_newton import (
     minimise,
 )
 from fastsym.network import TwoLayerNetwork
-from fastsym.problem import Problem, parallel, search, settle
+from fastsym.problem import Problem, lowest_loss, parallel, search, settle
 from fastsym.progress import Callback
 from fastsym.residuals import Residuals
 from fastsym.sources import PairedRows, Source, is_source
@@ -191,15 +191,24 @@ class Refinement:
         Raises
         ------
         ValueError
-            If there are more than 4096 hidden weights, for which no normal matrix is formed.
+            If there are more than 4096 hidden weights, for which no normal matrix is formed, or the
+        samples do not determine the weights.
         """
         if not isinstance(self._normal, DenseNormal):
             raise ValueError(
                 "standard errors need the normal matrix, which is formed for at most "
-                f"{DENSE_PARAMETERS} hidden weights; this network has "
-                f"{self.network.hidden_weights.size}."
+                f"{DENSE_PARAMETERS} hidden weights, and finite; this network has "
+                f"{self.network.hidden_weights.size} and a loss of {self.loss:.3g}."
             )
-        return _standard_errors(self._normal, self._coordinates, self.noise_covariance, self._scale)
+        try:
+            return _standard_errors(
+                self._normal, self._coordinates, self.noise_covariance, self._scale
+            )
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                f"there are no standard errors: the normal matrix cannot be inverted ({error}), "
+                "the samples do not determine the weights; use a smaller n_hidden."
+            ) from None
 
 
 def moment_start(
@@ -322,9 +331,14 @@ def refine(
             if min(one.residuals.loss for one in fits) < lowest:
                 certificate = "none"  # it speaks for an optimum that is not the lowest
             fits += more
-    fit = min(fits, key=lambda one: one.residuals.loss)
+    fit = lowest_loss(fits)
+    if not fit.residuals.loss <= problem.total:
+        # No start was of use. With outputs of zero its units are at least no worse than nothing.
+        zero = fit.point._replace(outputs=np.zeros_like(fit.point.outputs))
+        fits.append(fit := problem.fit(zero))
+        certificate = "none"
     near = settle(problem, fit, random_state)
-    fit = min([fit, *near], key=lambda one: one.residuals.loss)
+    fit = lowest_loss([fit, *near])
     n_evaluations = sum(len(one.history) for one in [*fits, *near])
     whole = sample.n_samples >= source.n_samples
     if not whole:
@@ -371,9 +385,10 @@ def _polish(
 
     def normal_at(point: Point) -> Normal:
         # The fit's own normal matrix serves until the weights have turned.
-        turned = np.abs(point.hidden - fit.normal.point.hidden).max()
-        normal = fit.normal if turned < _FRESH else problem.normal(point)
-        return ScaledNormal(normal, scale)
+        own = fit.normal
+        if own is None or not np.abs(point.hidden - own.point.hidden).max() < _FRESH:
+            own = problem.normal(point)
+        return ScaledNormal(own, scale)
 
     share = problem.sample.n_samples / source.n_samples
     return minimise(
@@ -431,7 +446,10 @@ def result_of(
     if not isinstance(normal, DenseNormal):
         normal = None
     elif np.abs(fit.point.hidden - normal.point.hidden).max() > _FRESH:
-        normal, normal_weight = problem.normal(fit.point), problem.sample.weight
+        try:
+            normal, normal_weight = problem.normal(fit.point), problem.sample.weight
+        except np.linalg.LinAlgError:
+            normal = None
     freedom = residuals.weight - problem.n_parameters / problem.n_outputs
     noise = residuals.residual_moment / residuals.weight
     decrement = fit.promised

@@ -202,7 +202,7 @@ def whiten(moments: Moments, *, reduce_variance: bool = True) -> WhitenedProblem
     if whiten_x.shape[1] == k:
         B_frame = 2 / (1 + moments.negative_slope) * whiten_x @ (whiten_x.T @ cross_frame)
         # y'' = G y' with G B_frame^T x' = x'' = whiten_x^T x'
-        if np.linalg.cond(B_frame) < 1 / np.finfo(float).eps:
+        if np.linalg.cond(B_frame, 1) < 1 / np.finfo(float).eps:
             output_whitening = linalg.solve(B_frame, whiten_x)
             return WhitenedProblem(
                 linear_part=B,
@@ -433,6 +433,11 @@ def solve(
         diagonalization = JointDiagonalization(np.ones((1, 1)), 0.0)
     else:
         T = distinguishing_matrix(moments, problem)
+        if not np.isfinite(T).all():
+            raise RankError(
+                "the quartic moments of the samples overflow in the coordinates in which x and y "
+                "are white: the cross-covariance is too weak for n_hidden directions."
+            )
         matrices, singular_values = null_space(T, k)
         smallest_other, largest_null = singular_values[-k - 1], singular_values[-k]
         gap = smallest_other / largest_null if largest_null > 0 else np.inf

@@ -18,7 +18,7 @@ from fastsym.gauss_newton import (
     moved,
 )
 from fastsym.moments import MomentAccumulator
-from fastsym.problem import Problem, search
+from fastsym.problem import Problem, lowest_loss, search
 from fastsym.refine import Refinement, moment_start, refine, result_of, sample_rows
 from fastsym.residuals import Residuals, Sample
 from fastsym.sources import PairedRows
@@ -221,7 +221,7 @@ class StreamRefiner:
         self._fits, self._certificate, self._misfit = search(
             problem, start, clear, _MAX_STARTS, self._random_state
         )
-        fit = min(self._fits, key=lambda one: one.residuals.loss)
+        fit = lowest_loss(self._fits)
         self._fit, self._point = fit, fit.point
         self._old_weight = fit.residuals.weight
         self._n_samples = fit.residuals.n_samples
