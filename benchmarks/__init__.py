@@ -1,4 +1,9 @@
-"""asv benchmarks of fastsym. Set here, before numba is imported, what a measurement depends on."""
+"""asv benchmarks of fastsym. Set here, before numba is imported, what a measurement depends on.
+
+asv runs the newest benchmarks on old commits too, and imports every module of this package and of
+its subpackages there. `tables/` holds scripts for the newest code only: it has no `__init__.py`, so
+that asv leaves it alone.
+"""
 
 import os
 import tempfile

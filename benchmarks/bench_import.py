@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 
-from .common import Compiled
+from .common import Compiled, kernels
 
 FIRST_FIT = """
 import time
@@ -56,7 +56,7 @@ class Import(Compiled):
     def track_import_beyond_numba(self):
         """Seconds that fastsym and its kernels add to the import of numba and numpy."""
         alone = import_seconds("import numpy, numba")
-        return max(import_seconds("import numpy, numba, fastsym._kernels") - alone, 0)
+        return max(import_seconds(f"import numpy, numba, {kernels.__name__}") - alone, 0)
 
     def track_first_fit_cold(self):
         with tempfile.TemporaryDirectory() as cache:

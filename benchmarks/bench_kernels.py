@@ -5,11 +5,10 @@ from .common import (
     Threads,
     fma_probe,
     numpy_way,
+    run_kernels,
     shortest,
     useful_flops,
-    warm_accumulator,
 )
-from .throughput import run_kernels
 
 
 class Kernels(Compiled):
@@ -21,15 +20,13 @@ class Kernels(Compiled):
     rows = 8192
 
     def setup(self, k, dtype):
-        self.accumulator, _, _ = warm_accumulator(k, dtype, self.rows)
-        self.accumulator.n_jobs = 1
+        self.kernels = run_kernels(k, dtype, self.rows, n_jobs=1)
 
     def track_time_over_peak(self, k, dtype):
         """Time of the kernels over that of their useful operations at the FMA peak."""
         peak, operations = fma_probe(dtype, 1)
-        kernels = run_kernels(self.accumulator, self.rows)
         with Threads(1):
-            time, at_peak = shortest([kernels, peak], self.repeats if k < 32 else 5)
+            time, at_peak = shortest([self.kernels, peak], self.repeats if k < 32 else 5)
         return (time / useful_flops(self.rows, k, k, k)) / (at_peak / operations)
 
     def track_time_over_numpy(self, k, dtype):
@@ -37,9 +34,8 @@ class Kernels(Compiled):
         from threadpoolctl import threadpool_limits
 
         by_numpy, numpy_rows = numpy_way(k, dtype)
-        kernels = run_kernels(self.accumulator, self.rows)
         with threadpool_limits(1):
-            time, numpy_time = shortest([kernels, by_numpy], 8 if k < 32 else 2)
+            time, numpy_time = shortest([self.kernels, by_numpy], 8 if k < 32 else 2)
         return (time / self.rows) / (numpy_time / numpy_rows)
 
     track_time_over_peak.unit = "ratio"

@@ -3,9 +3,8 @@
 import numpy as np
 
 from fastsym import MomentAccumulator
-from fastsym.frame import estimate_frame
 
-from .common import Compiled, Threads, fma_probe, shortest, useful_flops
+from .common import Compiled, Threads, estimate_frame, fma_probe, shortest, useful_flops
 
 SHAPES = {"4,4,4": (4, 4, 4), "10,10,10": (10, 10, 10), "300,10,30": (300, 10, 30)}
 

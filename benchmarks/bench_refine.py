@@ -3,9 +3,10 @@
 import numpy as np
 
 from fastsym import TwoLayerRegressor, make_two_layer
-from fastsym.residuals import Sample
 
-from .common import Compiled, Threads, fma_probe, shortest
+from .common import Compiled, Threads, first_of, fma_probe, shortest
+
+Sample = first_of("fastsym.refine.sample", "fastsym.residuals").Sample
 
 
 def residual_flops(n, k):

@@ -5,6 +5,7 @@ shortest of several runs to the shortest run of a probe, taken alternately in on
 probe changes every ratio while asv keeps the old history: raise `version` of the benchmarks then.
 """
 
+import importlib
 import time
 
 import numpy as np
@@ -13,9 +14,30 @@ from numba import get_num_threads, njit, prange, set_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastsym._kernels import MACHINE
-from fastsym.frame import estimate_frame
-from fastsym.moments import SUPERBLOCK_ROWS, MomentAccumulator, load_kernels
+
+def first_of(*names):
+    """Import the first of these modules that there is: new commits first, then older ones."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # What a module needs and does not find is another matter.
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
+    raise ModuleNotFoundError(f"there is none of {', '.join(names)}.")
+
+
+kernels = first_of("fastsym.sums.kernels", "fastsym._kernels")
+moments = first_of("fastsym.sums.moments", "fastsym.moments")
+staging = first_of("fastsym.sums.staging", "fastsym.staging")
+try:
+    layout = first_of("fastsym.sums.layout")
+except ModuleNotFoundError:
+    layout = None
+MACHINE = kernels.MACHINE
+MomentAccumulator, load_kernels = moments.MomentAccumulator, moments.load_kernels
+SUPERBLOCK_ROWS = staging.SUPERBLOCK_ROWS
+estimate_frame = first_of("fastsym.sums.frame", "fastsym.frame").estimate_frame
 
 _CHAINS = 24  # independent fused multiply-adds: more than latency times units on any machine
 _STEPS = 1 << 20
@@ -144,11 +166,28 @@ def samples(k, dtype, n_rows=SUPERBLOCK_ROWS):
     return X, np.maximum(X, 0) + noise / 10
 
 
-def warm_accumulator(k, dtype, n_rows=SUPERBLOCK_ROWS):
-    """Accumulator with a superblock of samples in, and the samples."""
+def run_kernels(k, dtype, n_rows=SUPERBLOCK_ROWS, n_jobs=None):
+    """Return a call of the kernels on staged rows: projection, packing and products."""
     X, Y = samples(k, dtype, n_rows)
     frame = estimate_frame(X, Y, k)
-    return MomentAccumulator(frame=frame, compute_dtype=dtype).update(X, Y), X, Y
+    if layout is None:
+        return _run_kernels_of_accumulator(frame, X, Y, dtype, n_jobs)
+    sums = layout.MomentSums(frame, wanted=layout.ONE_PASS, dtype=dtype, n_rows=SUPERBLOCK_ROWS)
+    rows = layout.aligned_zeros((SUPERBLOCK_ROWS, sums.width), dtype)
+    staging.stage(rows, X, Y)
+    return lambda: sums.add(rows, n_rows, weighted=False, n_jobs=n_jobs)
+
+
+def _run_kernels_of_accumulator(frame, X, Y, dtype, n_jobs):
+    """`run_kernels` for commits before `MomentSums`, where only the accumulator could call them."""
+    accumulator = MomentAccumulator(frame=frame, compute_dtype=dtype, n_jobs=n_jobs).update(X, Y)
+
+    def run():
+        accumulator._n_staged = len(X)
+        accumulator._run_kernels()
+        accumulator._n_staged = 0
+
+    return run
 
 
 def numpy_way(k, dtype, n_rows=2048):

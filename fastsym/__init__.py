@@ -10,28 +10,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "MomentAccumulator": "moments",
+    "MomentAccumulator": "sums.moments",
     "TwoLayerNetwork": "network",
     "TwoLayerRegressor": "estimator",
     "accumulate": "engine",
     "make_two_layer": "datasets",
     "parameter_error": "metrics",
 }
-_MODULES = (
-    "datasets",
-    "diagnostics",
-    "engine",
-    "exceptions",
-    "experiments",
-    "metrics",
-    "moments",
-    "plotting",
-    "refine",
-    "report",
-    "sources",
-    "spectral",
-    "stream",
-)
 
 __all__ = [
     "MomentAccumulator",
@@ -76,15 +61,16 @@ if TYPE_CHECKING:
     from fastsym.engine import accumulate
     from fastsym.estimator import TwoLayerRegressor
     from fastsym.metrics import parameter_error
-    from fastsym.moments import MomentAccumulator
     from fastsym.network import TwoLayerNetwork
+    from fastsym.sums.moments import MomentAccumulator
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"fastsym.{name}")
     if name in _PUBLIC:
         return getattr(importlib.import_module(f"fastsym.{_PUBLIC[name]}"), name)
+    if name in __all__:
+        # Modules that live in a folder have a door here, such as diagnostics.py.
+        return importlib.import_module(f"fastsym.{name}")
     raise AttributeError(f"module 'fastsym' has no attribute {name!r}")
 
 

@@ -66,10 +66,13 @@ def check_pair(
     n_features: int | None = None,
     n_outputs: int | None = None,
     first_row: int = 0,
+    *,
+    values: bool = True,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return X (n, d) and Y (n, m) as matching arrays of finite numbers, without copying.
 
-    `first_row` is the number of their first row in what the user passed.
+    `first_row` is the number of their first row in what the user passed. `values` is False where
+    they are known to be finite; shapes are checked all the same.
 
     Raises
     ------
@@ -89,8 +92,23 @@ def check_pair(
             raise ValueError(
                 f"{name} has {rows.shape[1]} {what}, expected {expected} as in the rows before."
             )
-        check_finite(name, rows, first_row)
+        if values:
+            check_finite(name, rows, first_row)
     return X, Y
+
+
+def check_enough(n_samples: int, n_features: int, weight: float | None = None) -> None:
+    """Raise ValueError if there are no more samples than features.
+
+    A weight of 2 is a sample twice, and weights that add up to 1 are no fewer samples: the greater
+    of n_samples and `weight`, the sum of their weights, counts.
+    """
+    if max(n_samples, weight or 0) <= n_features:
+        raise ValueError(
+            f"too few samples: n_samples={n_samples} with n_features={n_features}; more samples "
+            "than features are needed to estimate the second moments (and many more for accurate "
+            "weights)."
+        )
 
 
 def check_n_hidden(n_hidden: Any) -> int | None:
@@ -146,6 +164,40 @@ def check_weights(weights: Any, n_samples: int, first_row: int = 0) -> NDArray[n
             f"{first_row + row}."
         )
     return array
+
+
+def weighted_rows(
+    X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Leave out the samples of weight 0.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    weights : ndarray of shape (n_samples,)
+        At least 0.
+
+    Returns
+    -------
+    X, Y, weights : ndarray
+        The samples of positive weight.
+
+    Raises
+    ------
+    ValueError
+        If all weights are 0.
+    """
+    used = weights > 0
+    if used.all():
+        return X, Y, weights
+    if not used.any():
+        raise ValueError(
+            "sample_weight is zero for every sample; at least one weight must not be zero."
+        )
+    if len(X) != len(Y):
+        return X, Y, weights  # the caller says what is wrong
+    return X[used], Y[used], weights[used]
 
 
 def check_fits(n_hidden: int | None, n_features: int, n_outputs: int) -> None:

@@ -4,42 +4,41 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastsym._validation import as_generator
+from fastsym.algebra import Matrix
 from fastsym.network import TwoLayerNetwork
 
-Array = NDArray[np.float64]
-Sampler = Callable[[np.random.Generator, int, int], Array]
+Sampler = Callable[[np.random.Generator, int, int], Matrix]
 
 
-def _gaussian(rng: np.random.Generator, n: int, d: int) -> Array:
+def _gaussian(rng: np.random.Generator, n: int, d: int) -> Matrix:
     return rng.standard_normal((n, d))
 
 
-def _gaussian_mixture(rng: np.random.Generator, n: int, d: int) -> Array:
+def _gaussian_mixture(rng: np.random.Generator, n: int, d: int) -> Matrix:
     # The sign is the first of 1 + d normals of a sample, so that one stream gives both.
     normals = rng.standard_normal((n, 1 + d))
     return normals[:, 1:] + np.where(normals[:, :1] < 0, -1.0, 1.0)
 
 
-def _uniform(rng: np.random.Generator, n: int, d: int) -> Array:
+def _uniform(rng: np.random.Generator, n: int, d: int) -> Matrix:
     return rng.uniform(-np.sqrt(3), np.sqrt(3), (n, d))
 
 
-def _rademacher(rng: np.random.Generator, n: int, d: int) -> Array:
+def _rademacher(rng: np.random.Generator, n: int, d: int) -> Matrix:
     return np.where(rng.random((n, d)) < 0.5, -1.0, 1.0)
 
 
-def _laplace(rng: np.random.Generator, n: int, d: int) -> Array:
+def _laplace(rng: np.random.Generator, n: int, d: int) -> Matrix:
     return rng.laplace(scale=np.sqrt(0.5), size=(n, d))
 
 
-def _student_t(rng: np.random.Generator, n: int, d: int) -> Array:
+def _student_t(rng: np.random.Generator, n: int, d: int) -> Matrix:
     return rng.standard_t(5, (n, d)) * np.sqrt(3 / 5)
 
 
-def _sphere(rng: np.random.Generator, n: int, d: int) -> Array:
+def _sphere(rng: np.random.Generator, n: int, d: int) -> Matrix:
     normals = rng.standard_normal((n, d))
     return normals * (np.sqrt(d) / np.linalg.norm(normals, axis=1, keepdims=True))
 
@@ -56,7 +55,7 @@ DISTRIBUTIONS: dict[str, Sampler] = {
 """Symmetric input distributions by name; see `make_two_layer`."""
 
 
-def _orthonormal_columns(rng: np.random.Generator, rows: int, columns: int) -> Array:
+def _orthonormal_columns(rng: np.random.Generator, rows: int, columns: int) -> Matrix:
     """Uniformly distributed matrix with orthonormal columns."""
     Q, R = np.linalg.qr(rng.standard_normal((rows, columns)))
     return Q * np.sign(np.diag(R))
@@ -109,7 +108,7 @@ def make_network(
             raise ValueError(f"{name} must be at least 1 and finite, got {value}.")
     rng = as_generator(random_state)
 
-    def matrix(n_columns: int, condition: float) -> Array:
+    def matrix(n_columns: int, condition: float) -> Matrix:
         exponents = np.arange(n_hidden) / max(n_hidden - 1, 1)
         inner = _orthonormal_columns(rng, n_hidden, n_hidden)
         return inner * condition**-exponents @ _orthonormal_columns(rng, n_columns, n_hidden).T
@@ -127,7 +126,7 @@ def sample_blocks(
     distribution: str | Sampler = "gaussian",
     noise: float = 0.0,
     random_state: Any = None,
-) -> Iterator[tuple[Array, Array]]:
+) -> Iterator[tuple[Matrix, Matrix]]:
     """Yield samples of a network block by block, without holding them all.
 
     Parameters
@@ -176,7 +175,7 @@ def _blocks(
     sampler: Sampler,
     noise: float,
     rng: np.random.Generator,
-) -> Iterator[tuple[Array, Array]]:
+) -> Iterator[tuple[Matrix, Matrix]]:
     # Inputs and noise have streams of their own, so that cutting one does not shift the other.
     input_rng, noise_rng = rng.spawn(2)
     for first in range(0, n_samples, block_rows):
@@ -204,7 +203,7 @@ def make_two_layer(
     hidden_condition: float = 1.0,
     output_condition: float = 1.0,
     random_state: Any = None,
-) -> tuple[Array, Array, TwoLayerNetwork]:
+) -> tuple[Matrix, Matrix, TwoLayerNetwork]:
     """Draw a random two-layer network and samples of it.
 
     Parameters
@@ -279,7 +278,7 @@ def stream_two_layer(
     hidden_condition: float = 1.0,
     output_condition: float = 1.0,
     random_state: Any = None,
-) -> tuple[TwoLayerNetwork, Iterator[tuple[Array, Array]]]:
+) -> tuple[TwoLayerNetwork, Iterator[tuple[Matrix, Matrix]]]:
     """Draw a random two-layer network and an iterator over blocks of samples of it.
 
     Parameters

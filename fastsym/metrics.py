@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from fastsym._validation import as_rows, check_finite
+from fastsym.algebra import Matrix, unit_rows
 from fastsym.network import TwoLayerNetwork
 
 
@@ -49,11 +50,7 @@ def match_neurons(
             f"{shapes[0]} and {shapes[1]}."
         )
 
-    def unit_rows(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        length = np.linalg.norm(matrix, axis=1, keepdims=True)
-        return matrix / np.where(length > 0, length, 1)
-
-    def squared_distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    def squared_distances(a: Matrix, b: Matrix) -> Matrix:
         # The plain difference: 2 - 2 cos would lose half of the digits of a small distance.
         a, b = unit_rows(a), unit_rows(b)
         return np.array([((row - b) ** 2).sum(axis=1) for row in a])

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastsym._files import read_arrays, write_arrays
 from fastsym._validation import as_rows, check_finite, check_negative_slope
+from fastsym.activation import Activation
+from fastsym.algebra import Matrix
+from fastsym.archive import read_arrays, write_arrays
 
 FILE_KIND = "network"
 FILE_VERSION = 3
@@ -60,10 +62,10 @@ class TwoLayerNetwork:
            [3.]])
     """
 
-    hidden_weights: NDArray[np.float64]
-    output_weights: NDArray[np.float64]
-    hidden_intercept: NDArray[np.float64]
-    output_intercept: NDArray[np.float64]
+    hidden_weights: Matrix
+    output_weights: Matrix
+    hidden_intercept: Matrix
+    output_intercept: Matrix
     negative_slope: float
 
     def __init__(
@@ -118,7 +120,27 @@ class TwoLayerNetwork:
         """Number of outputs m."""
         return self.output_weights.shape[0]
 
-    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
+    @property
+    def activation(self) -> Activation:
+        """Activation h of the hidden units."""
+        return Activation(self.negative_slope)
+
+    def augmented(self) -> tuple[Matrix, Matrix]:
+        """Write the intercepts into the weights, for inputs u = (1, x).
+
+        Returns
+        -------
+        hidden : ndarray of shape (n_hidden + 1, 1 + n_features)
+            Rows (bias, w); the last one is (1, 0 ...), a unit that is always 1.
+        outputs : ndarray of shape (n_outputs, n_hidden + 1)
+            The last column is the output intercept.
+        """
+        hidden = np.zeros((self.n_hidden + 1, 1 + self.n_features))
+        hidden[:-1, 0], hidden[:-1, 1:] = self.hidden_intercept, self.hidden_weights
+        hidden[-1, 0] = 1
+        return hidden, np.column_stack([self.output_weights, self.output_intercept])
+
+    def predict(self, X: ArrayLike) -> Matrix:
         """Evaluate the network.
 
         Parameters
@@ -143,9 +165,7 @@ class TwoLayerNetwork:
         Y = np.empty((len(rows), self.n_outputs))
         for first in range(0, len(rows), _PREDICT_ROWS):  # bounds the hidden layer's memory
             block = np.asarray(rows[first : first + _PREDICT_ROWS], np.float64)
-            t = block @ self.hidden_weights.T + self.hidden_intercept
-            # As 0 <= a < 1, max(t, a t) is t for t > 0 and a t elsewhere.
-            hidden = np.maximum(t, self.negative_slope * t)
+            hidden = self.activation(block @ self.hidden_weights.T + self.hidden_intercept)
             np.matmul(hidden, self.output_weights.T, out=Y[first : first + _PREDICT_ROWS])
         return Y + self.output_intercept
 

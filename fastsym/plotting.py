@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastsym._validation import as_rows, check_weights
-from fastsym.diagnostics import SymmetryTest
+from fastsym.algebra import unit_rows
 from fastsym.metrics import match_neurons
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine import Refinement
-from fastsym.spectral import Diagnostics
+from fastsym.spectral import Diagnostics, SymmetryTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,17 +155,13 @@ def weights(truth: TwoLayerNetwork, estimate: TwoLayerNetwork, ax: "Axes | None"
     order, error = match_neurons(truth, estimate)
     ax = new_axes() if ax is None else ax
 
-    def unit(matrix: Any) -> Any:
-        length = np.linalg.norm(matrix, axis=1, keepdims=True)
-        return matrix / np.where(length > 0, length, 1)
-
     for name, true, found, color, marker, value in (
         ("W", truth.hidden_weights, estimate.hidden_weights[order], BLUE, "o", error.hidden_error),
         ("A", truth.output_weights.T, estimate.output_weights.T[order], RED, "s",
          error.output_error),
     ):  # fmt: skip
         ax.plot(
-            unit(true).ravel(), unit(found).ravel(), marker, color=color, ms=3, alpha=0.7,
+            unit_rows(true).ravel(), unit_rows(found).ravel(), marker, color=color, ms=3, alpha=0.7,
             label=f"{name}, squared error {value:.2g}", rasterized=true.size > _RASTER,
         )  # fmt: skip
     _diagonal(ax)
@@ -229,7 +225,7 @@ def symmetry(test: SymmetryTest, ax: "Axes | None" = None) -> "Axes":
 
     Parameters
     ----------
-    test : fastsym.diagnostics.SymmetryTest
+    test : fastsym.spectral.SymmetryTest
     ax : matplotlib.axes.Axes, default=None
         None: new axes.
 

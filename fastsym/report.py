@@ -5,7 +5,6 @@ import html
 import io
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsym import __version__, plotting, spectral
-from fastsym._files import replacing
-from fastsym.diagnostics import Report
-from fastsym.engine import Passes, accumulate, accumulate_residuals
+from fastsym.archive import replacing
+from fastsym.engine import Passes, accumulate, accumulate_residuals, spread_sample
+from fastsym.engine.progress import Callback
 from fastsym.metrics import match_neurons, parameter_error
 from fastsym.network import TwoLayerNetwork
-from fastsym.progress import Callback
-from fastsym.refine import Refinement, refine, spread_sample
-from fastsym.sources import Source
+from fastsym.refine import Refinement, refine
+from fastsym.sources import PairedRows, Source
+from fastsym.spectral.diagnostics import MomentReport
+from fastsym.sums.values import Moments
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -67,7 +67,7 @@ def write_report(
         The true network, if it is known; None: weights are compared with the refined ones.
     title : str
     callback : callable, default=None
-        Called with a `fastsym.progress.Event` after each block of a pass.
+        Called with a `fastsym.engine.Event` after each block of a pass.
 
     Returns
     -------
@@ -93,7 +93,6 @@ def write_report(
     if truth is not None:
         match_neurons(truth, network)  # says that the shapes differ before the work
     passes = Passes(source, callback=callback)
-    intercept = bool(network.hidden_intercept.any() or network.output_intercept.any())
     with warnings.catch_warnings(record=True) as from_moments:
         warnings.simplefilter("always")
         moments = accumulate(
@@ -104,53 +103,76 @@ def write_report(
         warnings.simplefilter("always")
         loss = _loss(passes, network)
         sample = spread_sample(passes, network.n_hidden)
+        intercept = bool(network.hidden_intercept.any() or network.output_intercept.any())
         refinement = refine(
             passes, network, sample=sample, trusted=True, fit_intercept=intercept, max_starts=1
         )
     # What a refinement may have made up for.
     about_moments = [f"Of an estimate from moments alone: {each.message}" for each in from_moments]
     messages = list(dict.fromkeys([str(each.message) for each in caught] + about_moments))
-    centred = np.diag(moments.output_moment) - moments.output_mean**2
-    X, Y = sample.X[:], sample.Y[:]
-    summary = {
-        "Samples": f"{source.n_samples:,}",
-        "Features, hidden units, outputs": f"{network.n_features}, {network.n_hidden}, "
-        f"{network.n_outputs}",
-        "Mean squared norm of the residual": f"{loss:.6g}",
-        "R²": f"{1 - loss / centred.sum():.6g}" if centred.sum() > 0 else "-",
-        "A refinement from here": _gain(loss, refinement),
-        "Lack of fit": f"{refinement.misfit:.1f} standard deviations (chance: up to 4)",
-        "Gap of the singular values": f"{diagnostics.gap:.4g}",
-        "Symmetry of the inputs": f"p ≤ {diagnostics.symmetry.p_value:.2g}",
-    }
+    summary = {"Samples": f"{source.n_samples:,}"}
+    summary |= _summary(network, moments, loss, refinement, diagnostics)
     if truth is not None:
         error = parameter_error(truth, network)
         summary["Squared error of W, A"] = f"{error.hidden_error:.3g}, {error.output_error:.3g}"
-    compared, what = (truth, "true") if truth is not None else (refinement.network, "refined")
-    figures: dict[str, Callable[[], Any]] = {
-        "Observed and predicted outputs": lambda: plotting.outputs(
-            Y, network.predict(X), sample_weight=sample.weights
-        ),
-        "Singular values with the gap": lambda: plotting.singular_values(diagnostics),
-        f"Weights against the {what} ones": lambda: plotting.weights(compared, network),
-        "Loss by pass of a refinement": lambda: plotting.loss_by_pass(refinement),
-        "Symmetry of the inputs": lambda: plotting.symmetry(diagnostics.symmetry),
-    }
-    if network.n_hidden == 1:
-        figures.pop("Singular values with the gap")  # one unit has no distinguishing matrix
     noise = np.sqrt(np.maximum(np.diag(refinement.noise_covariance), 0))
     page = _page(
         title,
         summary,
         messages,
-        str(Report(network, diagnostics)),
-        {text: _picture(draw()) for text, draw in figures.items()},
+        str(MomentReport(network, diagnostics)),
+        _figures(network, truth, sample, refinement, diagnostics),
         _diagnostics_table(diagnostics),
         noise,
     )
     with replacing(out) as file:
         file.write(page.encode())
     return Path(out)
+
+
+def _summary(
+    network: TwoLayerNetwork,
+    moments: Moments,
+    loss: float,
+    refinement: Refinement,
+    diagnostics: spectral.Diagnostics,
+) -> dict[str, str]:
+    """Say in a few lines how well the network fits."""
+    spread = float((np.diag(moments.output_moment) - moments.output_mean**2).sum())
+    return {
+        "Features, hidden units, outputs": f"{network.n_features}, {network.n_hidden}, "
+        f"{network.n_outputs}",
+        "Mean squared norm of the residual": f"{loss:.6g}",
+        "R²": f"{1 - loss / spread:.6g}" if spread > 0 else "-",
+        "A refinement from here": _gain(loss, refinement),
+        "Lack of fit": f"{refinement.misfit:.1f} standard deviations (chance: up to 4)",
+        "Gap of the singular values": f"{diagnostics.gap:.4g}",
+        "Symmetry of the inputs": f"p ≤ {diagnostics.symmetry.p_value:.2g}",
+    }
+
+
+def _figures(
+    network: TwoLayerNetwork,
+    truth: TwoLayerNetwork | None,
+    sample: PairedRows,
+    refinement: Refinement,
+    diagnostics: spectral.Diagnostics,
+) -> dict[str, str]:
+    """Draw the figures, each as a data URI."""
+    compared, what = (truth, "true") if truth is not None else (refinement.network, "refined")
+    axes = {
+        "Observed and predicted outputs": plotting.outputs(
+            sample.Y[:], network.predict(sample.X[:]), sample_weight=sample.weights
+        )
+    }
+    if network.n_hidden > 1:  # one unit has no distinguishing matrix
+        axes["Singular values with the gap"] = plotting.singular_values(diagnostics)
+    axes |= {
+        f"Weights against the {what} ones": plotting.weights(compared, network),
+        "Loss by pass of a refinement": plotting.loss_by_pass(refinement),
+        "Symmetry of the inputs": plotting.symmetry(diagnostics.symmetry),
+    }
+    return {text: _picture(ax) for text, ax in axes.items()}
 
 
 def _gain(loss: float, refinement: Refinement) -> str:
@@ -163,13 +185,8 @@ def _gain(loss: float, refinement: Refinement) -> str:
 
 
 def _loss(source: Passes, network: TwoLayerNetwork) -> float:
-    """Mean squared norm of the residual; an output intercept is a unit that is always 1."""
-    k, d = network.n_hidden, network.n_features
-    hidden = np.zeros((k + 1, 1 + d))
-    hidden[:k, 0], hidden[:k, 1:] = network.hidden_intercept, network.hidden_weights
-    hidden[k, 0] = 1
-    outputs = np.concatenate([network.output_weights, network.output_intercept[:, None]], axis=1)
-    residuals = accumulate_residuals(source, hidden, outputs, network.negative_slope)
+    """Mean squared norm of the residual."""
+    residuals = accumulate_residuals(source, *network.augmented(), network.activation)
     return residuals.loss / residuals.weight
 
 

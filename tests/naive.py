@@ -15,7 +15,7 @@ def pairs(x):
 
 
 def moments(X, Y, frame, weights=None):
-    """Expectations as fastsym.moments.Moments defines them, from full tensors."""
+    """Expectations as fastsym.sums.values.Moments defines them, from full tensors."""
     w = np.ones(len(X)) if weights is None else weights
     n = w.sum()
     x, y = X @ frame.input_map, Y @ frame.output_map
@@ -68,7 +68,7 @@ def activations(X, hidden, slope, weights=None):
 
 
 def residuals(X, Y, hidden, outputs, slope, weights=None):
-    """Sums as fastsym.residuals.Residuals defines them."""
+    """Sums as fastsym.sums.values.Residuals defines them."""
     u, s, h, root = activations(X, hidden, slope, weights)
     r = Y * root - h @ outputs.T
     return {

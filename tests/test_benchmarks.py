@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("bench_*.py"))
 PREFIXES = ("time_", "timeraw_", "track_")
+# They start processes, two of them to compile all kernels in an empty cache.
+SLOW = {"track_first_fit_cold", "track_first_fit_warm", "track_import_beyond_numba"}
 
 
 def benchmarks():
@@ -21,7 +23,9 @@ def benchmarks():
             methods = [name for name in dir(cls) if name.startswith(PREFIXES)]
             assert methods, f"{module_name}.{class_name} has no benchmark"
             for method in methods:
-                yield pytest.param(cls, method, id=f"{module_name}.{class_name}.{method}")
+                marks = [pytest.mark.slow] if method in SLOW else []
+                name = f"{module_name}.{class_name}.{method}"
+                yield pytest.param(cls, method, marks=marks, id=name)
 
 
 def first_parameters(cls):
@@ -34,8 +38,9 @@ def first_parameters(cls):
 def test_benchmark_runs(cls, method, monkeypatch):
     monkeypatch.setenv("ASV_SLOW", "1")
     instance = cls()
-    if hasattr(cls, "rows"):
-        instance.rows = 500
+    for attribute, least in (("rows", 500), ("repeats", 1)):
+        if hasattr(cls, attribute):
+            setattr(instance, attribute, least)
     parameters = first_parameters(cls)
     if hasattr(cls, "setup_cache"):
         instance.setup_cache()

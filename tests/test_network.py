@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fastsym import TwoLayerNetwork, make_two_layer, parameter_error
-from fastsym._files import write_arrays
+from fastsym.archive import write_arrays
 from fastsym.datasets import make_network
 from fastsym.metrics import match_neurons, output_error
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from fastsym import TwoLayerNetwork, TwoLayerRegressor, cli, make_two_layer, plotting
+from fastsym import TwoLayerNetwork, TwoLayerRegressor, make_two_layer, plotting
 from fastsym.diagnostics import Report, advised_samples, near_units, symmetry_test
 from fastsym.report import write_report
 from fastsym.sources import from_arrays
@@ -314,32 +314,23 @@ def test_page_refuses_other_samples(fitted, tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
-def test_command_line(fitted, tmp_path, monkeypatch, capsys):
+def test_command_line(fitted, tmp_path, run):
     X, Y, network, model = fitted
     np.save(tmp_path / "X.npy", X)
     np.save(tmp_path / "Y.npy", Y)
     model.network_.save(tmp_path / "model.npz")
     network.save(tmp_path / "truth.npz")
-    names = [str(tmp_path / name) for name in ("model.npz", "X.npy", "Y.npy")]
+    names = [tmp_path / name for name in ("model.npz", "X.npy", "Y.npy")]
     out = tmp_path / "report.html"
-    monkeypatch.setattr(
-        sys, "argv",
-        ["fastsym", "report", *names, "--out", str(out), "--truth", str(tmp_path / "truth.npz")],
-    )  # fmt: skip
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    assert not exit_.value.code
-    assert str(out) in capsys.readouterr().out
+    code, shown, _ = run("report", *names, "--out", out, "--truth", tmp_path / "truth.npz")
+    assert code == 0
+    assert str(out) in shown
     assert "model.npz: 40,000 samples" in checked(out)
     for name, message in (("model.npz", "would replace"), ("X.npy", "would replace"),
                           (".", "is a folder")):  # fmt: skip
-        monkeypatch.setattr(
-            sys, "argv", ["fastsym", "report", *names, "--out", str(tmp_path / name)]
-        )
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        assert exit_.value.code == 2
-        assert message in capsys.readouterr().err
+        code, _, err = run("report", *names, "--out", tmp_path / name)
+        assert code == 2
+        assert message in err
 
 
 def test_symmetry_scores_are_drawn(fitted):

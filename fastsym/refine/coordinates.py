@@ -1,0 +1,91 @@
+"""Weights in coordinates in which the inputs are white, and steps in them.
+
+Rows of W have unit length there (the scale of a unit belongs to A), so that neither the units of
+the features nor the scale gauge of the network adds to the condition number.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastsym.algebra import Matrix, row_lengths
+
+
+class Point(NamedTuple):
+    """Weights in white coordinates.
+
+    hidden is (n_units, n_coordinates), unit rows; outputs is (n_outputs, n_units). With an output
+    intercept the last unit is the constant 1 and stays as it is.
+    """
+
+    hidden: Matrix
+    outputs: Matrix
+
+
+class Coordinates(NamedTuple):
+    """Map between white coordinates and weights of u = (1, x).
+
+    A row of weights of u is hidden @ to_inputs.T. n_free units may turn; a further one is the
+    constant.
+    """
+
+    to_inputs: Matrix  # (1 + d, q), to_inputs^T E[u u^T] to_inputs = I where the data determine it
+    from_inputs: Matrix  # (q, 1 + d), its left inverse
+    n_free: int
+
+    def weights(self, point: Point) -> Matrix:
+        """Rows (bias, w) of all units, shape (n_units, 1 + d)."""
+        return point.hidden @ self.to_inputs.T
+
+    def point(self, weights: Matrix, outputs: Matrix) -> Point:
+        """Point of rows (bias, w): rescaled to unit length, the outputs accordingly."""
+        hidden = weights @ self.from_inputs.T
+        return normalised(hidden, outputs, self.n_free)
+
+
+class Step(NamedTuple):
+    """A step, and by how much the linearised sum of squares falls.
+
+    `solved` says whether the linearised problem was solved; if not, `predicted` is no bound.
+    """
+
+    hidden: Matrix  # (n_free, q)
+    outputs: Matrix  # (m, n_units)
+    predicted: float
+    solved: bool = True
+
+
+def normalised(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:
+    """Bring the rows of units that may turn to unit length, and their scale to the outputs.
+
+    Parameters
+    ----------
+    hidden : ndarray of shape (n_units, n_coordinates)
+    outputs : ndarray of shape (n_outputs, n_units)
+    n_free : int
+
+    Returns
+    -------
+    point : Point
+    """
+    lengths = row_lengths(hidden)
+    lengths[n_free:] = 1
+    return Point(hidden / lengths[:, None], outputs * lengths)
+
+
+def moved(point: Point, step: Step, n_free: int) -> Point:
+    """Take a step, and bring rows back to unit length.
+
+    Parameters
+    ----------
+    point : Point
+    step : Step
+    n_free : int
+        Units that may turn.
+
+    Returns
+    -------
+    point : Point
+    """
+    hidden = np.concatenate([point.hidden[:n_free] + step.hidden, point.hidden[n_free:]])
+    return normalised(hidden, point.outputs + step.outputs, n_free)

@@ -1,0 +1,134 @@
+"""The least-squares problem of samples in memory, in white coordinates."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsym.activation import Activation
+from fastsym.algebra import row_lengths, whitening
+from fastsym.network import TwoLayerNetwork
+from fastsym.refine.coordinates import Coordinates, Point
+from fastsym.refine.minimisation import Fit, minimise
+from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, ImplicitNormal, Normal
+from fastsym.refine.sample import Sample
+from fastsym.sums.values import Residuals
+
+TOLERANCE = 1e-3
+"""Decrease still promised, of the loss that the weights explain by chance.
+
+The distance from the optimum is then about the square root of this in standard errors, and adds
+this share to the squared error.
+"""
+
+_EVALUATIONS = 200
+
+
+class Problem:
+    """Samples in memory, in white coordinates.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    weights : ndarray of shape (n_samples,) or None
+        Positive; None: all 1.
+    n_hidden : int
+    activation : Activation
+    fit_intercept : bool, default=False
+    n_jobs : int, default=None
+        Threads at most.
+    """
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        weights: NDArray[Any] | None,
+        n_hidden: int,
+        activation: Activation,
+        fit_intercept: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.sample = Sample(X, Y, weights, n_jobs)
+        self.activation, self.fit_intercept = activation, fit_intercept
+        self.n_outputs = self.sample.n_outputs
+        inputs, targets = self.sample.inputs, self.sample.targets
+        total = self.sample.weight
+        C = inputs[:, 1:].T @ inputs[:, 1:] / total
+        whiten = whitening(C)
+        d, rank = whiten.shape
+        bias = int(fit_intercept)
+        to_inputs = np.zeros((1 + d, bias + rank))
+        from_inputs = np.zeros((bias + rank, 1 + d))
+        to_inputs[1:, bias:] = whiten
+        from_inputs[bias:, 1:] = whiten.T @ C
+        if fit_intercept:
+            to_inputs[0, 0] = from_inputs[0, 0] = 1
+        self.coordinates = Coordinates(to_inputs, from_inputs, n_hidden)
+        # A W in white coordinates of x
+        linear_part = 1 / activation.odd_gain * (targets.T @ inputs[:, 1:] / total)
+        self.linear_part = linear_part @ whiten
+        self.total = float((targets**2).sum())
+        n_units = n_hidden + bias
+        self.n_parameters = n_hidden * (bias + rank - 1) + self.n_outputs * n_units
+
+    @property
+    def unit(self) -> float:
+        """Share of the loss that the weights explain by chance, n_parameters / (n n_outputs)."""
+        return self.n_parameters / (self.sample.n_samples * self.n_outputs)
+
+    def point(self, network: TwoLayerNetwork) -> Point:
+        """White coordinates of a network.
+
+        Raises
+        ------
+        ValueError
+            If its shape is not that of the problem.
+        """
+        W, A = network.hidden_weights, network.output_weights
+        expected = self.sample.n_features, self.coordinates.n_free, self.n_outputs
+        if (network.n_features, network.n_hidden, network.n_outputs) != expected:
+            raise ValueError(
+                f"a start must have (n_features, n_hidden, n_outputs) = {expected} as the samples "
+                f"and the first start, got {(W.shape[1], *W.shape[:1], *A.shape[:1])}."
+            )
+        weights = np.concatenate([network.hidden_intercept[:, None], W], axis=1)
+        if self.fit_intercept:
+            constant = np.zeros((1, 1 + network.n_features))
+            constant[0, 0] = 1
+            weights = np.concatenate([weights, constant])
+            A = np.concatenate([A, network.output_intercept[:, None]], axis=1)
+        return self.coordinates.point(weights, A)
+
+    def network(self, point: Point) -> TwoLayerNetwork:
+        """Network of a point, rows (bias, w) of unit length."""
+        k = self.coordinates.n_free
+        weights = self.coordinates.weights(point)[:k]
+        lengths = row_lengths(weights)
+        weights = weights / lengths[:, None]
+        return TwoLayerNetwork(
+            weights[:, 1:],
+            point.outputs[:, :k] * lengths,
+            hidden_intercept=weights[:, 0] if self.fit_intercept else None,
+            output_intercept=point.outputs[:, k] if self.fit_intercept else None,
+            negative_slope=self.activation.negative_slope,
+        )
+
+    def residuals(self, point: Point) -> Residuals:
+        """Loss and gradient at a point."""
+        weights = self.coordinates.weights(point)
+        return self.sample.residuals(weights, point.outputs, self.activation.negative_slope)
+
+    def normal(self, point: Point) -> Normal:
+        """Gauss-Newton normal matrix at a point, formed or not as its size allows."""
+        sample, coordinates = self.sample, self.coordinates
+        if coordinates.n_free * coordinates.to_inputs.shape[1] > DENSE_PARAMETERS:
+            return ImplicitNormal(sample.inputs, sample.weight, point, coordinates, self.activation)
+        weights = coordinates.weights(point)
+        moments = sample.mask_moments(weights, self.activation.negative_slope)
+        return DenseNormal(moments, point, coordinates)
+
+    def fit(self, point: Point) -> Fit:
+        """Minimise the loss on these samples from a point."""
+        return minimise(self, point, tolerance=TOLERANCE * self.unit, max_evaluations=_EVALUATIONS)

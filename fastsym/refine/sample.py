@@ -1,0 +1,92 @@
+"""Samples in memory: residuals and moments of masks at a network, worked out again and again."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastsym.activation import Activation
+from fastsym.algebra import Matrix
+from fastsym.sums.layout import MaskSums, ResidualSums, aligned_zeros, padded
+from fastsym.sums.staging import stage
+from fastsym.sums.values import Residuals
+
+
+class Sample:
+    """Samples in memory, staged once.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    weights : ndarray of shape (n_samples,), default=None
+        Positive; None: all 1.
+    n_jobs : int, default=None
+        Threads at most.
+    """
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        Y: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        (n, d), m = X.shape, Y.shape[1]
+        self.n_samples, self.n_features, self.n_outputs = n, d, m
+        self._n_jobs = n_jobs
+        self._staged = aligned_zeros((padded(n), padded(1 + d + m)))
+        stage(self._staged, X, Y, weights)
+        self.weight = float(n if weights is None else weights.sum())
+        self._masks: MaskSums | None = None  # the last, whose work space serves the next
+
+    @property
+    def inputs(self) -> Matrix:
+        """sqrt(weight) (1, x), a view of shape (n_samples, 1 + n_features)."""
+        return self._staged[: self.n_samples, : 1 + self.n_features]
+
+    @property
+    def targets(self) -> Matrix:
+        """sqrt(weight) y, a view of shape (n_samples, n_outputs)."""
+        first = 1 + self.n_features
+        return self._staged[: self.n_samples, first : first + self.n_outputs]
+
+    def residuals(self, hidden: Matrix, outputs: Matrix, slope: float) -> Residuals:
+        """Return the loss and its gradient at a network.
+
+        Parameters
+        ----------
+        hidden : ndarray of shape (n_units, 1 + n_features)
+            Rows (bias, w).
+        outputs : ndarray of shape (n_outputs, n_units)
+        slope : float
+            Of the activation for negative arguments.
+
+        Returns
+        -------
+        residuals : Residuals
+        """
+        shape = self.n_features, self.n_outputs
+        sums = ResidualSums(*shape, hidden, outputs, Activation(slope), self.n_samples)
+        sums.add(self._staged, self.n_samples, self._n_jobs)
+        return Residuals(n_samples=self.n_samples, weight=self.weight, **sums.totals())
+
+    def mask_moments(self, hidden: Matrix, slope: float) -> Matrix:
+        """Sum of s_i s_j u u^T for all pairs of units, s the slopes of the activations.
+
+        Parameters
+        ----------
+        hidden : ndarray of shape (n_units, 1 + n_features)
+            Rows (bias, w).
+        slope : float
+            Of the activation for negative arguments.
+
+        Returns
+        -------
+        moments : ndarray of shape (n_units (n_units + 1) / 2, (1 + d) (2 + d) / 2)
+            Pairs in lexicographic order.
+        """
+        shape, before = (self.n_features, self.n_outputs), self._masks
+        sums = MaskSums(*shape, hidden, Activation(slope), self.n_samples, like=before)
+        sums.add(self._staged, self.n_samples, self._n_jobs)
+        self._masks = sums
+        return sums.totals()["moments"].copy()

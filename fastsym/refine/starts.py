@@ -1,0 +1,320 @@
+"""Where minimisations begin: starts are values, and a kind of start is a generator of them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsym import spectral
+from fastsym._validation import as_generator, check_pair
+from fastsym.activation import Activation
+from fastsym.algebra import Matrix, unit_rows
+from fastsym.exceptions import RankError, SpectralGapWarning, warn
+from fastsym.network import TwoLayerNetwork
+from fastsym.refine.checks import angle_errors, flaws
+from fastsym.refine.coordinates import Point, normalised
+from fastsym.refine.minimisation import Fit, lowest_loss
+from fastsym.refine.problem import Problem
+from fastsym.sources import PairedRows
+from fastsym.spectral import SpectralSolution
+from fastsym.sums.values import Moments
+
+_DRAWS = 10_000
+_KICKS = (2.0, 4.0, 8.0, 2.0, 4.0, 8.0)  # standard errors
+
+
+class Start(NamedTuple):
+    """Weights to begin with.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    network : TwoLayerNetwork or Point
+        A point in white coordinates where going through a network would round.
+    trusted : bool, default=False
+        Whether the optimum that it leads to is believed if it is the lowest so far and shows no
+        lack of fit, as for a start with a clear spectral gap.
+    """
+
+    name: str
+    network: TwoLayerNetwork | Point
+    trusted: bool = False
+
+    def point(self, problem: Problem) -> Point:
+        """White coordinates of the start."""
+        if isinstance(self.network, TwoLayerNetwork):
+            return problem.point(self.network)
+        return self.network
+
+
+def as_starts(
+    start: TwoLayerNetwork | Start | Iterable[Start], trusted: bool = False
+) -> Iterator[Start]:
+    """Return starts one by one.
+
+    Parameters
+    ----------
+    start : TwoLayerNetwork, Start or iterable of Start
+    trusted : bool, default=False
+        Of a network.
+
+    Returns
+    -------
+    starts : iterator of Start
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    if isinstance(start, TwoLayerNetwork):
+        start = Start("given", start, trusted)
+    if isinstance(start, Start):
+        return iter([start])
+    if not isinstance(start, Iterable):
+        raise TypeError(
+            "start must be a TwoLayerNetwork, a Start or an iterable of Starts, got "
+            f"{type(start).__name__}."
+        )
+    return iter(start)
+
+
+def generator_of(random_state: Any) -> np.random.Generator:
+    """Return the generator of further starts.
+
+    Parameters
+    ----------
+    random_state : None, int, RandomState or Generator
+        None: fixed.
+
+    Returns
+    -------
+    rng : Generator
+    """
+    return as_generator(0 if random_state is None else random_state)
+
+
+def spectral_start(solution: SpectralSolution, fit_intercept: bool = False) -> Start:
+    """Start from what the moments gave.
+
+    Parameters
+    ----------
+    solution : SpectralSolution
+    fit_intercept : bool, default=False
+        Whether intercepts are fitted, of which the moments know nothing.
+
+    Returns
+    -------
+    start : Start
+        Trusted if the moments tell the units apart clearly, without intercepts.
+    """
+    trusted = solution.diagnostics.clear and not fit_intercept
+    return Start("spectral", solution.network, trusted)
+
+
+def solve_or_warn(
+    moments: Callable[[], Moments], random_state: Any = None
+) -> SpectralSolution | None:
+    """Solve moments for a start, where another start will do if they cannot be solved.
+
+    Parameters
+    ----------
+    moments : callable
+        Gives the moments, or raises RankError itself.
+    random_state : None, int, RandomState or Generator
+
+    Returns
+    -------
+    solution : SpectralSolution or None
+        None if the moments show fewer directions than n_hidden.
+
+    Warns
+    -----
+    SpectralGapWarning
+        If so.
+    """
+    try:
+        return spectral.solve(moments(), random_state=random_state, warn=False)
+    except RankError as error:
+        warn(
+            f"{error} The refinement starts from weights that agree with the linear part of Y "
+            "instead.",
+            SpectralGapWarning,
+        )
+        return None
+
+
+def moment_starts(problem: Problem, rng: np.random.Generator) -> Iterator[Start]:
+    """Yield starts A0 = U S^1/2 Q, W0 = Q^T S^1/2 V^T for random orthogonal Q.
+
+    U S V^T is the best approximation of A W of rank n_hidden.
+
+    Parameters
+    ----------
+    problem : Problem
+    rng : Generator
+
+    Yields
+    ------
+    start : Start
+        More of them than any search takes.
+    """
+    k = problem.coordinates.n_free
+    U, S, V = np.linalg.svd(problem.linear_part, full_matrices=False)
+    rank = min(k, len(S))
+    for _ in range(_DRAWS):
+        Q = np.linalg.qr(rng.standard_normal((k, k)))[0][:rank]
+        hidden = (Q.T * np.sqrt(S[:rank])) @ V[:rank]
+        outputs = (U[:, :rank] * np.sqrt(S[:rank])) @ Q
+        if problem.fit_intercept:
+            hidden, outputs = _with_constants(hidden, outputs, rng)
+        yield Start("linear part", normalised(hidden, outputs, k))
+
+
+def _with_constants(
+    hidden: Matrix, outputs: Matrix, rng: np.random.Generator
+) -> tuple[Matrix, Matrix]:
+    """Add biases and the unit that is the constant.
+
+    Moments say nothing of biases: they are drawn, of the size of the units' arguments.
+    """
+    size = np.linalg.norm(hidden, axis=1, keepdims=True)
+    biases = 0.5 * size * rng.standard_normal((len(hidden), 1))
+    hidden = np.concatenate([biases, hidden], axis=1)
+    hidden = np.concatenate([hidden, np.eye(1, hidden.shape[1])])
+    return hidden, np.concatenate([outputs, np.zeros((len(outputs), 1))], axis=1)
+
+
+def followed_by_moment_starts(
+    problem: Problem, start: Start, random_state: Any = None
+) -> Iterator[Start]:
+    """Yield a start, then moment starts.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : Start
+    random_state : None, int, RandomState or Generator
+        Of the moment starts. None: fixed.
+
+    Yields
+    ------
+    start : Start
+    """
+    rng = generator_of(random_state)
+    yield start
+    yield from moment_starts(problem, rng)
+
+
+def repaired(problem: Problem, point: Point) -> Iterator[Start]:
+    """Yield one start with doubled units merged, and free ones set where the residual bends most.
+
+    The even part of a missing unit is a |w.x|, so that sum r_o x x^T has a w w^T in it: the free
+    unit gets the leading eigenvector of the output direction that shows most of it.
+
+    Parameters
+    ----------
+    problem : Problem
+    point : Point
+
+    Yields
+    ------
+    start : Start
+        None if the point has no flaw.
+    """
+    found = flaws(problem, point)
+    if not found:
+        return
+    sample, coordinates, activation = problem.sample, problem.coordinates, problem.activation
+    bias = int(problem.fit_intercept)
+    hidden, outputs = point.hidden.copy(), point.outputs.copy()
+    for i, j in found:
+        if i != j and hidden[i] @ hidden[j] > 0:
+            outputs[:, i] += outputs[:, j]
+        outputs[:, j] = 0
+    x = sample.inputs @ coordinates.to_inputs[:, bias:]
+    for j in sorted({j for _, j in found}):
+        t = sample.inputs @ coordinates.weights(Point(hidden, outputs)).T
+        residual = sample.targets - activation(t) @ outputs.T
+        q = x.shape[1]
+        bends = np.einsum("no,na,nb->oab", residual, x, x, optimize=True)
+        bends -= np.trace(bends, axis1=1, axis2=2)[:, None, None] * np.eye(q) / q
+        direction = np.linalg.svd(bends.reshape(len(bends), -1), full_matrices=False)[0][:, 0]
+        values, vectors = np.linalg.eigh(np.tensordot(direction, bends, 1))
+        hidden[j] = 0
+        hidden[j, bias:] = vectors[:, np.abs(values).argmax()]
+        active = activation(x @ hidden[j, bias:])
+        if (square := active @ active) > 0:
+            outputs[:, j] = active @ residual / square
+    yield Start("repaired", Point(hidden, outputs))
+
+
+def kicked(problem: Problem, fits: Sequence[Fit], rng: np.random.Generator) -> Iterator[Start]:
+    """Yield starts near an optimum, units moved by two to eight standard errors at random.
+
+    Parameters
+    ----------
+    problem : Problem
+    fits : sequence of Fit
+        The optimum; what is added to it while starts are drawn counts for those that follow: each
+        is near the lowest by then.
+    rng : Generator
+
+    Yields
+    ------
+    start : Start
+    """
+    k = problem.coordinates.n_free
+    for kick in _KICKS:
+        fit = lowest_loss(fits)
+        hidden, outputs = fit.point.hidden.copy(), fit.point.outputs
+        errors = angle_errors(problem, fit.point, fit.residuals)[0] / np.sqrt(hidden.shape[1])
+        errors = np.minimum(errors, 1.0)
+        hidden[:k] += kick * errors[:, None] * rng.standard_normal(hidden[:k].shape)
+        hidden[:k] = unit_rows(hidden[:k])
+        yield Start("kicked", Point(hidden, outputs))
+
+
+def silenced(fit: Fit) -> Iterator[Start]:
+    """Yield one start with the units of a fit and outputs of zero: no worse than nothing.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Yields
+    ------
+    start : Start
+    """
+    yield Start("silenced", fit.point._replace(outputs=np.zeros_like(fit.point.outputs)))
+
+
+def moment_start(
+    sample: PairedRows, n_hidden: int, *, negative_slope: float = 0.0, random_state: Any = None
+) -> TwoLayerNetwork:
+    """Draw a network that agrees with the linear part of y, for samples without a spectral start.
+
+    Parameters
+    ----------
+    sample : PairedRows
+    n_hidden : int
+    negative_slope : float, default=0.0
+    random_state : None, int, RandomState or Generator
+        None: fixed.
+
+    Returns
+    -------
+    network : TwoLayerNetwork
+        A = U S^1/2 Q, W = Q^T S^1/2 V^T, with the best approximation A W = U S V^T of rank
+        n_hidden in white coordinates and Q random orthogonal.
+
+    Raises
+    ------
+    ValueError
+        If the samples are not finite.
+    """
+    X, Y = check_pair(sample.X[:], sample.Y[:], values=not sample.checked)
+    problem = Problem(X, Y, sample.weights, n_hidden, Activation(negative_slope))
+    start = next(moment_starts(problem, generator_of(random_state)))
+    return problem.network(start.point(problem))

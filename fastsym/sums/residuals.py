@@ -1,0 +1,96 @@
+"""Residuals of a network over samples: the loss and its gradient.
+
+Inputs are u = (1, x) here: weights of hidden units are rows (bias, w), and a unit with weights
+(1, 0 ...) is the constant that carries the output intercept.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsym.activation import Activation
+from fastsym.algebra import Matrix
+from fastsym.sums.layout import ResidualSums
+from fastsym.sums.reducer import Arrays, Reducer
+from fastsym.sums.staging import Stager
+from fastsym.sums.values import Residuals
+
+
+class ResidualAccumulator(Reducer):
+    """One pass over samples: the loss and its gradient at a network that is kept fixed.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+    hidden : ndarray of shape (n_units, 1 + n_features)
+        Rows (bias, w).
+    outputs : ndarray of shape (n_outputs, n_units)
+    activation : Activation
+    n_jobs : int, default=None
+        Threads at most.
+    """
+
+    _strangers = "other weights"
+    _sums: ResidualSums
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        hidden: Matrix,
+        outputs: Matrix,
+        activation: Activation,
+        n_jobs: int | None = None,
+    ) -> None:
+        sums = ResidualSums(n_features, n_outputs, hidden, outputs, activation)
+        super().__init__(n_jobs, Stager(n_features, n_outputs), sums)
+        self._hidden, self._outputs, self._activation = hidden, outputs, activation
+
+    def _add(self, stager: Stager) -> None:
+        self._sums.add(stager.rows, stager.count, self.n_jobs)
+
+    def _identity(self) -> Arrays:
+        return {
+            "hidden": self._hidden,
+            "outputs": self._outputs,
+            "slope": np.array(self._activation.negative_slope),
+        }
+
+    def result(self) -> Residuals:
+        """Return the sums of all samples so far."""
+        self._flush()
+        totals = self._sums.totals()
+        return Residuals(n_samples=self._n_summed, weight=self._weight_summed, **totals)
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Take over the state that `to_arrays` gave, of the same weights.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+
+        Returns
+        -------
+        self : ResidualAccumulator
+
+        Raises
+        ------
+        ValueError
+            If it belongs to other weights, or to other sizes.
+        """
+        if "lanes_0" in arrays:
+            arrays = _of_version_1(arrays)
+        return super().restore(arrays)
+
+
+def _of_version_1(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Rename what checkpoints of version 1 hold."""
+    names = ("sum_hidden_gradient", "sum_output_gradient", "sum_residual_moment")
+    return dict(arrays) | {name: arrays[f"lanes_{i}"] for i, name in enumerate(names)} | {
+        "n_summed": arrays["n_samples"] - len(arrays["staged"]),
+        "weight_summed": arrays["weight"],
+        # Whether there were weights is not said there; staged rows carry them in any case.
+        "weighted": np.array(True),
+    }  # fmt: skip

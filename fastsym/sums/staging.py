@@ -1,0 +1,206 @@
+"""Rows on their way to the kernels, in one layout: buffers of sqrt(weight) (1, x, y, 0 ...).
+
+The square root makes every product of two entries weighted by `weight`, and a ReLU network commutes
+with it, relu(c t) = c relu(t).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastsym.sums.layout import aligned_zeros, padded
+
+SUPERBLOCK_ROWS = 8192
+"""Rows staged before they are summed; also the pilot of a stream."""
+
+
+def staged_rows(n_features: int, n_outputs: int) -> int:
+    """Rows of a superblock: SUPERBLOCK_ROWS, more if that is few for so many columns.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+
+    Returns
+    -------
+    n_rows : int
+        A multiple of SUPERBLOCK_ROWS, at least 4 (n_features + n_outputs).
+    """
+    factor = -(-4 * (n_features + n_outputs) // SUPERBLOCK_ROWS)
+    return SUPERBLOCK_ROWS * max(1, factor)
+
+
+def stage(
+    out: NDArray[Any],
+    X: NDArray[Any],
+    Y: NDArray[Any],
+    weights: NDArray[Any] | None = None,
+    first: int = 0,
+) -> int:
+    """Write sqrt(weight) (1, x, y) into rows of `out`, as many as it has room for.
+
+    Parameters
+    ----------
+    out : ndarray of shape (n_rows, at least 1 + n_features + n_outputs)
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    weights : ndarray of shape (n_samples,), default=None
+        Positive; None: all 1.
+    first : int, default=0
+        Sample to begin with.
+
+    Returns
+    -------
+    count : int
+        Rows written.
+    """
+    d, m = X.shape[1], Y.shape[1]
+    count = min(len(out), len(X) - first)
+    out, part = out[:count], slice(first, first + count)
+    out[:, 0] = 1
+    out[:, 1 : 1 + d] = X[part]
+    out[:, 1 + d : 1 + d + m] = Y[part]
+    if weights is not None:
+        out[:, : 1 + d + m] *= np.sqrt(weights[part])[:, None]
+    return count
+
+
+class Stager:
+    """Buffer of staged rows that says when it is full.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+    n_rows : int, default=SUPERBLOCK_ROWS
+        Of the buffer.
+    dtype : dtype, default=float64
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_rows, padded(1 + n_features + n_outputs))
+        The first `count` are staged.
+    count : int
+    weighted : bool
+        Whether any weight was given since the beginning.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        n_rows: int = SUPERBLOCK_ROWS,
+        dtype: DTypeLike = np.float64,
+    ) -> None:
+        self.n_features, self.n_outputs, self._n_rows = n_features, n_outputs, n_rows
+        self.rows = aligned_zeros((n_rows, padded(1 + n_features + n_outputs)), dtype)
+        self.count, self.weighted = 0, False
+
+    def fill(
+        self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
+    ) -> Iterator[None]:
+        """Stage samples; yields whenever the buffer is full, and empties it after that.
+
+        If what is done with a full buffer raises, it stays full, and is the first to be yielded
+        the next time.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+        Y : ndarray of shape (n_samples, n_outputs)
+        weights : ndarray of shape (n_samples,), default=None
+            Positive; None: all 1.
+
+        Yields
+        ------
+        None
+        """
+        self.weighted |= weights is not None
+        taken = 0
+        while taken < len(X):
+            count = stage(self.rows[self.count :], X, Y, weights, taken)
+            taken += count
+            yield from self._advance(count)
+
+    def refill(self, rows: NDArray[Any]) -> Iterator[None]:
+        """Take in rows that another buffer has staged, as `fill` takes samples.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_samples, at least 1 + n_features + n_outputs)
+
+        Yields
+        ------
+        None
+        """
+        width = 1 + self.n_features + self.n_outputs
+        taken = 0
+        while taken < len(rows):
+            count = min(len(self.rows) - self.count, len(rows) - taken)
+            self.rows[self.count : self.count + count, :width] = rows[taken : taken + count, :width]
+            taken += count
+            yield from self._advance(count)
+
+    def _advance(self, count: int) -> Iterator[None]:
+        self.count += count
+        if self.count == len(self.rows):
+            yield
+            self.count = 0
+
+    @property
+    def staged(self) -> NDArray[Any]:
+        """The staged rows without padding, a view of shape (count, 1 + n_features + n_outputs)."""
+        return self.rows[: self.count, : 1 + self.n_features + self.n_outputs]
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the staged rows; their number without weights."""
+        if not self.weighted:
+            return float(self.count)
+        first = self.rows[: self.count, 0].astype(np.float64)
+        return float(first @ first)
+
+    def samples(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
+        """Return the staged rows as (X, Y, weights); weights is None where all are 1."""
+        d, staged = self.n_features, self.staged
+        X, Y = staged[:, 1 : 1 + d], staged[:, 1 + d :]
+        if not self.weighted:
+            return X, Y, None
+        root = staged[:, :1].astype(np.float64)
+        return X / root, Y / root, root[:, 0] ** 2
+
+    def restore(self, rows: NDArray[Any], weighted: bool) -> None:
+        """Take over rows that `staged` gave.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (count, at least 1 + n_features + n_outputs)
+        weighted : bool
+
+        Raises
+        ------
+        ValueError
+            If they are not rows of this buffer.
+        """
+        width = 1 + self.n_features + self.n_outputs
+        if rows.ndim != 2 or rows.dtype != self.rows.dtype or rows.shape[1] < width:
+            raise ValueError(
+                f"staged must have shape (n, {width}) and dtype {self.rows.dtype}, got "
+                f"{rows.shape} and {rows.dtype}."
+            )
+        if len(rows) >= len(self.rows):
+            raise ValueError(f"{len(rows)} staged rows are more than {len(self.rows) - 1}.")
+        self.rows[: len(rows), :width] = rows[:, :width]
+        self.count, self.weighted = len(rows), weighted
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The room for more rows need not be sent or copied.
+        return self.__dict__ | {"rows": self.rows[: self.count]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild with a buffer that is aligned, and this object's own."""
+        self.__dict__.update(state)
+        rows = state["rows"]
+        self.rows = aligned_zeros((self._n_rows, rows.shape[1]), rows.dtype)
+        self.rows[: self.count] = rows
