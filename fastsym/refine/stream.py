@@ -13,7 +13,6 @@ from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradient
 from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import Refinement, refine, result_of
-from fastsym.refine.sample import Sample
 from fastsym.refine.search import SearchResult, search
 from fastsym.refine.starts import (
     Start,
@@ -24,7 +23,9 @@ from fastsym.refine.starts import (
 )
 from fastsym.sources import Block, PairedRows
 from fastsym.spectral import SpectralSolution
+from fastsym.sums.masks import MaskAccumulator
 from fastsym.sums.moments import MomentAccumulator
+from fastsym.sums.residuals import ResidualAccumulator
 from fastsym.sums.staging import SUPERBLOCK_ROWS
 from fastsym.sums.threads import one_blas_thread
 from fastsym.sums.values import Residuals
@@ -78,7 +79,7 @@ class StreamRefiner:
     @property
     def n_kept(self) -> int:
         """Number of samples that are held in memory and not summed yet."""
-        return self._stage.rows.count
+        return self._stage.n_kept
 
     @one_blas_thread()
     def take(
@@ -165,6 +166,11 @@ class _FirstSamples:
         self._how = how
         self.rows = _Buffer()
 
+    @property
+    def n_kept(self) -> int:
+        """Number of samples that are held."""
+        return self.rows.count
+
     def take(self, rows: Block) -> "_Stage":
         """Keep rows; the next stage if there are enough."""
         self.rows.add(rows)
@@ -197,8 +203,8 @@ class _FirstSamples:
             how.n_jobs,
         )
         solution = how.solve()
-        expansion = _expansion(problem, how.start(solution, sample, n_hidden), how.random_state)
-        return _Summing(how, problem, solution, expansion)
+        expansion = _expansion(problem, how.start(solution, sample, n_hidden), how)
+        return _Summing(how, solution, expansion)
 
     def result(self) -> Estimate:
         how, moments = self._how, self._how.moments.moments()
@@ -215,129 +221,135 @@ class _FirstSamples:
         return solution, refinement
 
 
-class _Sums(NamedTuple):
-    """Sums over samples at one point.
+class _Before(NamedTuple):
+    """Samples from before a point was taken: the quadratic of their normal matrix about it."""
 
-    The gradient and `weight` begin anew with each point, the rest with the stream.
-    """
-
-    hidden_gradient: Matrix
-    output_gradient: Matrix
     weight: float
     n_samples: int
     residual_moment: Matrix
     masks: Matrix | None  # None where the normal matrix is not formed
 
-    @classmethod
-    def empty(
-        cls, problem: Problem, n_samples: int, residual_moment: Matrix, masks: Matrix | None
-    ) -> "_Sums":
-        """Begin anew: without a gradient."""
-        coordinates = problem.coordinates
-        n_free, n_coordinates = coordinates.n_free, coordinates.to_inputs.shape[1]
-        return cls(
-            np.zeros((n_free, n_coordinates)),
-            np.zeros((problem.n_outputs, n_free + int(problem.fit_intercept))),
-            0.0,
-            n_samples,
-            residual_moment,
-            masks,
-        )
+
+class _Step(NamedTuple):
+    """A Gauss-Newton step of all samples; normal is None if there is none, and no step."""
+
+    normal: Normal | None
+    point: Point
+    decrement: float  # relative decrease of the loss that was promised
+    residuals: Residuals  # at the point before it, its loss less what was promised
+    masks: Matrix | None
+
+    def before(self) -> _Before:
+        """Where the sums begin anew."""
+        residuals = self.residuals
+        return _Before(residuals.weight, residuals.n_samples, residuals.residual_moment, self.masks)
+
+
+class _Expansion:
+    """The loss about a point: what a search found, and sums over the samples since then."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        found: SearchResult,
+        point: Point,
+        before: _Before,
+        n_jobs: int | None,
+    ) -> None:
+        self.problem, self.found, self.point, self.before = problem, found, point, before
+        sample, activation = problem.sample, problem.activation
+        shape, weights = (sample.n_features, sample.n_outputs), problem.coordinates.weights(point)
+        self._n_jobs = n_jobs
+        self.residuals = ResidualAccumulator(*shape, weights, point.outputs, activation, n_jobs)
+        self._masks: MaskAccumulator | None = None
+        if before.masks is not None:
+            self._masks = MaskAccumulator(*shape, weights, activation, n_jobs)
 
     @property
-    def loss(self) -> float:
-        return float(np.trace(self.residual_moment))
+    def fit(self) -> Fit:
+        """The lowest of what was found."""
+        return lowest_loss(self.found.fits)
 
-    def plus(self, problem: Problem, point: Point, rows: PairedRows, n_jobs: int | None) -> "_Sums":
+    def take(self, rows: Block) -> None:
         """Add samples."""
-        sample = Sample(rows.X[:], rows.Y[:], rows.weights, n_jobs)
-        weights, slope = problem.coordinates.weights(point), problem.activation.negative_slope
-        residuals = sample.residuals(weights, point.outputs, slope)
-        hidden_gradient, output_gradient = gradients(residuals, problem.coordinates)
-        masks = self.masks
-        if masks is not None:
-            masks = masks + sample.mask_moments(weights, slope)
-        return _Sums(
-            self.hidden_gradient + hidden_gradient,
-            self.output_gradient + output_gradient,
-            self.weight + residuals.weight,
-            self.n_samples + residuals.n_samples,
-            self.residual_moment + residuals.residual_moment,
-            masks,
+        self.residuals.take(*rows)
+        if self._masks is not None:
+            self._masks.take(*rows)
+
+    def step(self) -> _Step:
+        """Take a Gauss-Newton step from the sums; these can go on."""
+        problem, before, new = self.problem, self.before, self.residuals.peek()
+        whole = Residuals(
+            n_samples=before.n_samples + new.n_samples,
+            weight=before.weight + new.weight,
+            hidden_gradient=new.hidden_gradient,
+            output_gradient=new.output_gradient,
+            residual_moment=before.residual_moment + new.residual_moment,
         )
+        masks = None
+        if self._masks is not None:
+            masks = before.masks + self._masks.peek()
+        loss = whole.loss
+        try:
+            normal = self._normal(masks, whole.weight)
+            step = normal.solve(*gradients(new, problem.coordinates), 0.0)
+            point = moved(self.point, step, problem.coordinates.n_free)
+            if not (np.isfinite(point.hidden).all() and np.isfinite(point.outputs).all()):
+                raise np.linalg.LinAlgError("the step is not finite")
+        except np.linalg.LinAlgError:
+            return _Step(None, self.point, np.nan, whole, masks)
+        residuals = whole.with_loss(max(loss - step.predicted, 0.0))
+        decrement = step.predicted / loss if loss else 0.0
+        return _Step(normal, point, decrement, residuals, masks)
 
+    def _normal(self, masks: Matrix | None, weight: float) -> Normal:
+        problem = self.problem
+        if masks is not None:
+            return DenseNormal(masks, self.point, problem.coordinates)
+        return ScaledNormal(problem.normal(self.point), weight / problem.sample.weight)
 
-class _Expansion(NamedTuple):
-    """The loss about a point: what a search found, where sums are taken, and the sums."""
-
-    found: SearchResult
-    fit: Fit  # the lowest of what was found
-    point: Point
-    weight: float  # of the samples that came before the present gradient
-    sums: _Sums
-
-    def normal(self, problem: Problem) -> Normal:
-        if self.sums.masks is not None:
-            return DenseNormal(self.sums.masks, self.point, problem.coordinates)
-        scale = (self.weight + self.sums.weight) / problem.sample.weight
-        return ScaledNormal(problem.normal(self.point), scale)
-
-    def step(self, problem: Problem) -> tuple[Normal, Point, float]:
-        """Gauss-Newton step of all sums: normal matrix, point and decrease of the loss."""
-        normal = self.normal(problem)
-        step = normal.solve(self.sums.hidden_gradient, self.sums.output_gradient, 0.0)
-        return normal, moved(self.point, step, problem.coordinates.n_free), step.predicted
-
-    def stepped(self, problem: Problem) -> "_Expansion":
+    def stepped(self) -> "_Expansion":
         """Take the step, and begin sums of the gradient anew."""
-        _, point, predicted = self.step(problem)
-        sums, loss, moment = self.sums, self.sums.loss, self.sums.residual_moment
-        if loss > 0:
-            moment = moment * max(loss - predicted, 0.0) / loss
-        empty = _Sums.empty(problem, sums.n_samples, moment, sums.masks)
-        return self._replace(point=point, weight=self.weight + sums.weight, sums=empty)
+        step = self.step()
+        return _Expansion(self.problem, self.found, step.point, step.before(), self._n_jobs)
 
 
-def _expansion(problem: Problem, start: Start, random_state: Any) -> _Expansion:
+def _expansion(problem: Problem, start: Start, how: _Settings) -> _Expansion:
     """Search from a start on the samples in memory, and expand about what is found."""
-    found = search(problem, followed_by_moment_starts(problem, start, random_state))
+    found = search(problem, followed_by_moment_starts(problem, start, how.random_state))
     fit = lowest_loss(found.fits)
     masks = None
     if isinstance(fit.normal, DenseNormal):
         weights = problem.coordinates.weights(fit.point)
         masks = problem.sample.mask_moments(weights, problem.activation.negative_slope)
     residuals = fit.residuals
-    sums = _Sums.empty(problem, residuals.n_samples, residuals.residual_moment, masks)
-    return _Expansion(found, fit, fit.point, residuals.weight, sums)
+    before = _Before(residuals.weight, residuals.n_samples, residuals.residual_moment, masks)
+    return _Expansion(problem, found, fit.point, before, how.n_jobs)
 
 
 class _Summing:
     """The second stage: rows are summed at a point that moves whenever their number doubles."""
 
     def __init__(
-        self,
-        how: _Settings,
-        problem: Problem,
-        solution: SpectralSolution | None,
-        expansion: _Expansion,
+        self, how: _Settings, solution: SpectralSolution | None, expansion: _Expansion
     ) -> None:
-        self._how, self._problem = how, problem
-        self._solution, self._expansion = solution, expansion
-        self.rows = _Buffer()  # that wait to be summed
+        self._how, self._solution, self._expansion = how, solution, expansion
+        self._unjudged = 0
+
+    @property
+    def n_kept(self) -> int:
+        """Number of samples that are held and not summed yet."""
+        return self._expansion.residuals.n_staged
 
     def take(self, rows: Block) -> "_Stage":
-        self.rows.add(rows)
-        if self.rows.count >= SUPERBLOCK_ROWS:
-            self._expansion = self._with_waiting()
-            self.rows = _Buffer()
-            if self._expansion.sums.weight >= self._expansion.weight:
-                self._expansion = self._sought_again() or self._expansion.stepped(self._problem)
+        """Sum rows."""
+        self._expansion.take(rows)
+        self._unjudged += len(rows[0])
+        if self._unjudged >= SUPERBLOCK_ROWS:
+            self._unjudged = 0
+            if self._expansion.residuals.weight >= self._expansion.before.weight:
+                self._expansion = self._sought_again() or self._expansion.stepped()
         return self
-
-    def _with_waiting(self) -> _Expansion:
-        expansion, rows = self._expansion, self.rows.joined()
-        sums = expansion.sums.plus(self._problem, expansion.point, rows, self._how.n_jobs)
-        return expansion._replace(sums=sums)
 
     def _sought_again(self) -> _Expansion | None:
         """Search from all moments where nothing was certified; None if that is no better."""
@@ -346,38 +358,32 @@ class _Summing:
             return None
         self._solution = self._how.solve() or self._solution
         start = spectral_start(self._solution, self._how.fit_intercept)
-        after = _expansion(self._problem, start, self._how.random_state)
+        after = _expansion(before.problem, start, self._how)
         certified = after.found.certificate != "none"
         if certified or after.fit.residuals.loss < before.fit.residuals.loss:
             return after
         return None
 
     def result(self) -> Estimate:
-        expansion = self._with_waiting() if self.rows.count else self._expansion
-        problem, sums, fit = self._problem, expansion.sums, expansion.fit
-        normal, point, predicted = expansion.step(problem)
-        weight, loss = expansion.weight + sums.weight, sums.loss
-        residuals = Residuals(
-            n_samples=sums.n_samples,
-            weight=weight,
-            hidden_gradient=sums.hidden_gradient,
-            output_gradient=sums.output_gradient,
-            residual_moment=sums.residual_moment,
-        ).with_loss(max(loss - predicted, 0.0))
+        """Return the estimate from all samples so far."""
+        expansion, step = self._expansion, self._expansion.step()
+        problem, fit, residuals = expansion.problem, expansion.fit, step.residuals
+        gradient = gradients(residuals, problem.coordinates)
         last = Evaluation(
-            loss=residuals.loss / weight,
-            gradient_norm=gradient_norm(sums.hidden_gradient, sums.output_gradient, weight),
-            decrement=predicted / loss if loss else 0.0,
+            loss=residuals.loss / residuals.weight,
+            gradient_norm=gradient_norm(*gradient, residuals.weight),
+            decrement=step.decrement,
             damping=0,
             accepted=True,
         )
+        converged = fit.converged and step.normal is not None
         refinement = result_of(
             problem,
-            Fit(point, residuals, normal, fit.converged, fit.exact, [last]),
+            Fit(step.point, residuals, step.normal, converged, fit.exact, [last]),
             expansion.found,
             n_evaluations=sum(len(one.history) for one in expansion.found.fits),
             n_passes=1,
-            normal_weight=problem.sample.weight if sums.masks is None else weight,
+            normal_weight=problem.sample.weight if step.masks is None else residuals.weight,
         )
         return self._solution, refinement
 

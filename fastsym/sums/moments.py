@@ -1,6 +1,5 @@
 """Moments of the samples, accumulated in one pass with memory that does not grow."""
 
-import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -249,8 +248,7 @@ class MomentAccumulator(Reducer):
         ValueError
             If there are no rows or too few for a frame, or the moments overflow.
         """
-        staged = self._stager is not None and self._stager.count
-        return (copy.copy(self) if staged else self).result()
+        return self.peek()
 
     def result(self) -> Moments:
         """`moments` without the copy that lets a stream go on to the same bits.

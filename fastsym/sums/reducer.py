@@ -55,7 +55,17 @@ class Reducer(ABC):
     @property
     def n_samples(self) -> int:
         """Rows taken in so far, staged ones included."""
-        return self._n_summed + (0 if self._stager is None else self._stager.count)
+        return self._n_summed + self.n_staged
+
+    @property
+    def n_staged(self) -> int:
+        """Rows that are held and not summed yet."""
+        return 0 if self._stager is None else self._stager.count
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the rows taken in so far."""
+        return self._weight_summed + (0.0 if self._stager is None else self._stager.weight)
 
     def take(
         self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
@@ -84,6 +94,10 @@ class Reducer(ABC):
         self._add(stager)
         self._n_summed += stager.count
         self._weight_summed += stager.weight
+
+    def peek(self) -> Any:
+        """Return `result` of a copy: staged rows stay so, and the next give the same bits."""
+        return (copy.copy(self) if self.n_staged else self).result()
 
     def _flush(self) -> None:
         """Sum what is staged, at the end of the samples."""
