@@ -279,7 +279,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         TypeError
             If the source cannot be read twice.
         ValueError
-            If the samples are not finite or do not match the network.
+            If the samples are not finite, no more than the features, or do not match the network.
 
         Warns
         -----

@@ -38,6 +38,11 @@ class Problem:
     fit_intercept : bool, default=False
     n_jobs : int, default=None
         Threads at most.
+
+    Raises
+    ------
+    ValueError
+        If all of X is zero.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class Problem:
         C = inputs[:, 1:].T @ inputs[:, 1:] / total
         whiten = whitening(C)
         d, rank = whiten.shape
+        if rank == 0:
+            raise ValueError("X is zero in every sample, which determines no weights.")
         bias = int(fit_intercept)
         to_inputs = np.zeros((1 + d, bias + rank))
         from_inputs = np.zeros((bias + rank, 1 + d))

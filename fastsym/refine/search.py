@@ -43,8 +43,13 @@ class SearchResult(NamedTuple):
     misfit: float
 
 
-def silent(_: str) -> None:
-    """Say nothing."""
+def silent(line: str) -> None:
+    """Say nothing.
+
+    Parameters
+    ----------
+    line : str
+    """
 
 
 def search(

@@ -348,21 +348,22 @@ class _Summing:
         if self._unjudged >= SUPERBLOCK_ROWS:
             self._unjudged = 0
             if self._expansion.residuals.weight >= self._expansion.before.weight:
-                self._expansion = self._sought_again() or self._expansion.stepped()
+                self._expansion = self._moved_on()
         return self
 
-    def _sought_again(self) -> _Expansion | None:
-        """Search from all moments where nothing was certified; None if that is no better."""
+    def _moved_on(self) -> _Expansion:
+        """Take the step; where nothing was certified, search from all moments before."""
         before = self._expansion
-        if before.found.certificate != "none" or self._solution is None:
-            return None
-        self._solution = self._how.solve() or self._solution
-        start = spectral_start(self._solution, self._how.fit_intercept)
-        after = _expansion(before.problem, start, self._how)
-        certified = after.found.certificate != "none"
-        if certified or after.fit.residuals.loss < before.fit.residuals.loss:
-            return after
-        return None
+        if before.found.certificate == "none" and self._solution is not None:
+            self._solution = self._how.solve() or self._solution
+            start = spectral_start(self._solution, self._how.fit_intercept)
+            after = _expansion(before.problem, start, self._how)
+            certified = after.found.certificate != "none"
+            if certified or after.fit.residuals.loss < before.fit.residuals.loss:
+                return after
+            # The lack of fit that is told is that of the latest search.
+            before.found = before.found._replace(misfit=after.found.misfit)
+        return before.stepped()
 
     def result(self) -> Estimate:
         """Return the estimate from all samples so far."""

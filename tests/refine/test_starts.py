@@ -1,19 +1,21 @@
 """Starts are values that come one by one, from generators of any kind."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from fastsym import TwoLayerNetwork, TwoLayerRegressor, make_two_layer
+from fastsym import TwoLayerNetwork, TwoLayerRegressor, _validation, make_two_layer
 from fastsym.activation import Activation
-from fastsym.refine import Start, refine
+from fastsym.refine import Start, refine, spread_sample
+from fastsym.refine import search as search_module
 from fastsym.refine.problem import Problem
 from fastsym.refine.search import search
 from fastsym.refine.starts import kicked, moment_starts, repaired, spectral_start
-from fastsym.sources import from_arrays
+from fastsym.sources import PairedRows, from_arrays
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +135,47 @@ def test_warnings_name_the_line_of_the_user(way):
             _ = model.hidden_weights_
     assert caught
     assert {each.filename for each in caught} == {__file__}
+
+
+def test_values_of_a_checked_sample_are_not_looked_at_again(monkeypatch):
+    X, Y, network = make_two_layer(500, 4, 3, 3, noise=0.1, random_state=0)
+    source = from_arrays(X, Y)
+    sample = spread_sample(source, 3)
+    assert sample.checked
+    looked = []
+    monkeypatch.setattr(_validation, "check_finite", lambda name, *_: looked.append(name))
+    refine(source, network, sample=sample, trusted=True)
+    assert looked == []
+    refine(source, network, sample=PairedRows(sample.X, sample.Y), trusted=True)
+    assert looked == ["X", "Y"]
+    with pytest.raises(ValueError, match="X has 4 features, expected 5"):
+        refine(source, TwoLayerNetwork(np.ones((3, 5)), np.ones((3, 3))), sample=sample)
+
+
+def test_a_certificate_of_a_higher_optimum_does_not_count(monkeypatch):
+    found = {"a": (2.0, "none"), "b": (3.0, "spectral"), "c": (1.0, "agreement"), "d": (0.0, "")}
+    asked = []
+
+    def scripted(problem, starts, *how):
+        loss, certificate = found[next(starts).name]
+        fit = SimpleNamespace(residuals=SimpleNamespace(loss=loss))
+        return search_module.SearchResult([fit], certificate, loss)
+
+    def starts():
+        for name in found:
+            asked.append(name)
+            yield Start(name, None)
+
+    monkeypatch.setattr(search_module, "search", scripted)
+    result = search_module.search_in_turn(None, starts())
+    assert asked == ["a", "b", "c"]
+    assert [fit.residuals.loss for fit in result.fits] == [2.0, 3.0, 1.0]
+    assert (result.certificate, result.misfit) == ("agreement", 1.0)
+    del found["c"], found["d"]
+    assert search_module.search_in_turn(None, starts()).certificate == "none"
+
+
+def test_inputs_of_zeros_are_an_error():
+    source = from_arrays(np.zeros((50, 3)), np.ones((50, 2)))
+    with pytest.raises(ValueError, match="X is zero in every sample, which determines no weights"):
+        refine(source, TwoLayerNetwork(np.ones((1, 3)), np.ones((2, 1))))
