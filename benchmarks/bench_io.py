@@ -58,7 +58,8 @@ class Files(Compiled):
         self.paths = write(kind, Path(self.folder.name), X, Y)
 
     def teardown(self, kind, dtype):
-        self.folder.cleanup()
+        if hasattr(self, "folder"):  # not where a library is missing and setup skipped
+            self.folder.cleanup()
 
     def accumulate(self, dtype):
         accumulate(open_source(*self.paths), 10, compute_dtype=dtype)

@@ -4,12 +4,15 @@ A symmetric k x k matrix is held as its pairs (a, b), a <= b, in lexicographic o
 sqrt(2) for a < b the pairs keep inner products.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
 _CHUNK_COLUMNS = 256
+_SMALL = 64
 
 
 def pair_indices(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -22,8 +25,18 @@ def pair_indices(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     Returns
     -------
     a, b : ndarray of shape (k (k + 1) / 2,)
+        Not to be written to.
     """
-    return np.triu_indices(k)
+    return _small_pairs(k) if k <= _SMALL else np.triu_indices(k)
+
+
+@lru_cache(_SMALL)
+def _small_pairs(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    # Each step of a refinement asks for them, and NumPy works them out anew.
+    a, b = np.triu_indices(k)
+    a.setflags(write=False)
+    b.setflags(write=False)
+    return a, b
 
 
 def pair_positions(k: int) -> NDArray[np.intp]:

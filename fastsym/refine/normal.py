@@ -60,7 +60,7 @@ def _ridged_cholesky(matrix: Matrix, ridge: float, relative: bool) -> Matrix:
     share = relative & (diagonal > _EPS)
     for _ in range(_RIDGES):
         shifted = np.where(share, diagonal * (1 + ridge), diagonal + ridge)
-        matrix[np.diag_indices_from(matrix)] = shifted
+        np.fill_diagonal(matrix, shifted)
         try:
             return linalg.cholesky(matrix, check_finite=False)
         except linalg.LinAlgError:
@@ -128,7 +128,10 @@ class DenseNormal:
         self.coupling = V[:k]
         # R^-T V_i, with E = R^T R
         projected = linalg.solve_triangular(
-            self.gram_factor, V[:k].transpose(1, 0, 2).reshape(K, k * q), trans="T"
+            self.gram_factor,
+            V[:k].transpose(1, 0, 2).reshape(K, k * q),
+            trans="T",
+            check_finite=False,
         )
         self._inner = M[:k, :k].transpose(0, 2, 1, 3).reshape(k * q, k * q)
         self._before = self._inner.diagonal().reshape(k, q).mean(axis=1)

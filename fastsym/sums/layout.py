@@ -6,6 +6,7 @@ end, so that each element is summed in one order, whatever the number of threads
 lanes depends on the shapes only. Importing this module does not load the kernels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ _BLOCK_ROWS = 256  # the length of a sum in float32, and what a cache holds of p
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
     """Zeros that begin at a page: NumPy's own begin anywhere, and vectors then straddle lines."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(size + _PAGE, np.uint8)
     start = -memory.ctypes.data % _PAGE
     return memory[start : start + size].view(dtype).reshape(shape)
@@ -80,7 +81,7 @@ class Lanes:
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], most: int = MAX_LANES) -> None:
-        self.n_lanes = min(lanes_of(sum(int(np.prod(shape)) for shape in shapes.values())), most)
+        self.n_lanes = min(lanes_of(sum(math.prod(shape) for shape in shapes.values())), most)
         self.arrays = {n: aligned_zeros((self.n_lanes, *shape)) for n, shape in shapes.items()}
         self.used = 0  # the first ones; the others are zero
         self._work: tuple[NDArray[Any], ...] = ()
@@ -381,7 +382,7 @@ class MaskSums(Lanes):
     ) -> None:
         self._sizes = n_features, n_outputs, len(hidden)
         self._hidden, self._slope = padded_matrix(hidden.T), activation.negative_slope
-        size = int(np.prod([padded(n) for n in self._shape]))
+        size = math.prod(padded(n) for n in self._shape)
         super().__init__({"moments": (size,)}, -(-n_rows // _BLOCK_ROWS))
         if like is not None and like._sizes == self._sizes:
             self._work = like._work
