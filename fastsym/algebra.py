@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 _CHUNK_COLUMNS = 256
-_SMALL = 64
+_KEPT_UP_TO = 64
 
 
 def pair_indices(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -25,18 +25,20 @@ def pair_indices(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     Returns
     -------
     a, b : ndarray of shape (k (k + 1) / 2,)
-        Not to be written to.
+        Read-only.
     """
-    return _small_pairs(k) if k <= _SMALL else np.triu_indices(k)
+    return _kept_pairs(k) if k <= _KEPT_UP_TO else _pairs(k)
 
 
-@lru_cache(_SMALL)
-def _small_pairs(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    # Each step of a refinement asks for them, and NumPy works them out anew.
+def _pairs(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     a, b = np.triu_indices(k)
     a.setflags(write=False)
     b.setflags(write=False)
     return a, b
+
+
+# Each step of a refinement asks for small ones, and NumPy works them out anew.
+_kept_pairs = lru_cache(None)(_pairs)
 
 
 def pair_positions(k: int) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from dataclasses import fields
 from numbers import Integral
 from typing import Any
 
@@ -202,7 +203,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
             See `fastsym.refine.refine`.
         """
         self._forget()
-        source, how = self._source(X, y, sample_weight), self._specification()
+        how, source = self._specification(), self._source(X, y, sample_weight)
         with self._told(callback) as tell:
             if getattr(source, "read_once", False):
                 self._refuse_for_once(client=client, checkpoint=checkpoint)
@@ -240,12 +241,12 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         ValueError
             If X or y is not finite or not numeric, or does not match the samples before.
         """
-        first = self._stream is None
+        how, first = self._specification(), self._stream is None
         if first:
             self._forget()
         X, Y = self._check_samples(X, y, reset=first)
         weights = None if sample_weight is None else check_weights(sample_weight, len(X))
-        stream = self._stream or Stream(self._specification())
+        stream = self._stream or Stream(how)
         stream.take(X, Y, weights)
         self._stream, self._fitted = stream, None
         return self
@@ -373,7 +374,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         self._fitted = self._stream = None
 
     def _specification(self) -> Specification:
-        return Specification(**self.get_params())
+        return Specification(**{one.name: getattr(self, one.name) for one in fields(Specification)})
 
     def _told(self, callback: Callback | None) -> Any:
         """Show a bar where the user wants to see something and has no callback."""
@@ -381,7 +382,6 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
 
     def _source(self, X: Any, y: Any, sample_weight: Any) -> Source:
         """Make a source of what `fit` was given."""
-        self._specification()
         if is_source(X):
             if y is not None or sample_weight is not None:
                 raise ValueError(

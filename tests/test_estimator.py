@@ -148,3 +148,25 @@ def test_not_fitted_and_bad_arguments(problem):
         model.fit(bad, Y)
     with pytest.raises(ValueError, match="compute_dtype must be"):
         TwoLayerRegressor(compute_dtype="int8").fit(X, Y)
+
+
+def test_a_subclass_may_have_parameters_of_its_own(problem):
+    class Named(TwoLayerRegressor):
+        def __init__(self, n_hidden="auto", *, name="", refine=True):
+            super().__init__(n_hidden, refine=refine)
+            self.name = name
+
+    X, Y = problem[:2]
+    mine, plain = Named(2, name="mine").fit(X, Y), TwoLayerRegressor(2).fit(X, Y)
+    np.testing.assert_array_equal(mine.hidden_weights_, plain.hidden_weights_)
+
+
+def test_parameters_are_checked_at_every_chunk(problem):
+    X, Y = problem[:2]
+    model = TwoLayerRegressor(2, refine=False, fit_intercept=True)
+    with pytest.raises(ValueError, match="fit_intercept=True needs refine=True"):
+        model.partial_fit(X, Y)
+    assert not hasattr(model, "n_features_in_")
+    model.set_params(fit_intercept=False).partial_fit(X, Y)
+    with pytest.raises(ValueError, match="negative_slope must be"):
+        model.set_params(negative_slope=2).partial_fit(X, Y)

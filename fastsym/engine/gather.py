@@ -235,8 +235,7 @@ def accumulate_direct(
     """
     frame = replace(linear.frame, input_map=input_map, output_map=output_map)
     accumulator = PartialAccumulator(DIRECT, frame, compute_dtype, n_jobs)
-    # The first pass has checked the values.
-    quartic = as_passes(source).read("quartic moments", accumulator, check=False).result()
+    quartic = as_passes(source).read("quartic moments", accumulator).result()
     if quartic.n_samples != linear.n_samples:
         raise ValueError(
             f"the source had {linear.n_samples} samples in the first pass and "

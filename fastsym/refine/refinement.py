@@ -20,7 +20,15 @@ from fastsym.refine.coordinates import Coordinates, Point
 from fastsym.refine.minimisation import Evaluation, Fit, lowest_loss, minimise
 from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
-from fastsym.refine.search import MAX_STARTS, Say, SearchResult, search_in_turn, settle, silent
+from fastsym.refine.search import (
+    MAX_STARTS,
+    Say,
+    SearchResult,
+    no_worse_than_nothing,
+    search_in_turn,
+    settle,
+    silent,
+)
 from fastsym.refine.standard_errors import standard_errors
 from fastsym.refine.starts import Start, as_starts, silenced
 from fastsym.sources import PairedRows, Source
@@ -210,26 +218,33 @@ def refine(
         sample = spread_sample(source, network.n_hidden)
     problem = _problem_of(sample, network, fit_intercept, n_jobs)
     found = search_in_turn(problem, itertools.chain([first], starts), max_starts, random_state, say)
+    found = no_worse_than_nothing(problem, found)
     fit = lowest_loss(found.fits)
-    if not fit.residuals.loss <= problem.total:
-        # No start was of use. With outputs of zero its units are at least no worse than nothing.
-        fit = problem.fit(next(silenced(fit)).point(problem))
-        found = SearchResult([*found.fits, fit], "none", found.misfit)
     near = settle(problem, fit, random_state)
     fit = lowest_loss([fit, *near])
     n_evaluations = sum(len(one.history) for one in [*found.fits, *near])
     whole = sample.n_samples >= source.n_samples
+    n_passes = 0
     if not whole:
-        fit = _polish(_AllSamples(source, problem, fit.normal, n_jobs), fit, max_passes, say)
+        everything = _AllSamples(source, problem, fit.normal, n_jobs)
+        fit = _polish(everything, fit.point, max_passes, say)
+        n_passes = everything.n_passes
         if found.certificate == "exact" and not fit.exact:
             # The sample is without noise, the rest is not.
             found = found._replace(certificate="none")
+        if not fit.residuals.loss <= everything.total:
+            # As far as the sample tells this is worse than predicting zero. Look whether it is.
+            everything = _AllSamples(source, problem, None, n_jobs)
+            zero = _polish(everything, next(silenced(fit)).point(problem), max_passes, say)
+            n_passes += everything.n_passes
+            if lowest_loss([fit, zero]) is zero:
+                fit, found = zero, found._replace(certificate="none")
     return result_of(
         problem,
         fit,
         found,
         n_evaluations,
-        n_passes=0 if whole else len(fit.history),
+        n_passes=n_passes,
         normal_weight=problem.sample.weight,
     )
 
@@ -299,11 +314,11 @@ class _AllSamples:
         return ScaledNormal(normal, self._scale)
 
 
-def _polish(samples: _AllSamples, fit: Fit, max_passes: int, say: Say) -> Fit:
+def _polish(samples: _AllSamples, point: Point, max_passes: int, say: Say) -> Fit:
     """Go over all samples, from the optimum of those in memory."""
     return minimise(
         samples,
-        fit.point,
+        point,
         tolerance=PASS_TOLERANCE * samples.problem.unit * samples.share,
         max_evaluations=max_passes,
         damping=0.0,
@@ -342,8 +357,18 @@ def result_of(
     Returns
     -------
     refinement : Refinement
+
+    Raises
+    ------
+    ValueError
+        If the residuals overflow.
     """
     residuals, coordinates = fit.residuals, problem.coordinates
+    if not np.isfinite(residuals.residual_moment).all():
+        raise ValueError(
+            "the squared residuals of the samples overflow: some values of Y, or of X, are too far "
+            "from those that the fit began with; rescale or remove these rows."
+        )
     normal: Normal | None = fit.normal
     if isinstance(normal, ScaledNormal):
         normal = normal.normal

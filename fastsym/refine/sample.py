@@ -37,7 +37,10 @@ class Sample:
         self._staged = aligned_zeros((padded(n), padded(1 + d + m)))
         stage(self._staged, X, Y, weights)
         self.weight = float(n if weights is None else weights.sum())
-        self._masks: MaskSums | None = None  # the last, whose work space serves the next
+        self._mask_work: dict[int, tuple[NDArray[Any], ...]] = {}  # by the number of units
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mask_work": {}}
 
     @property
     def inputs(self) -> Matrix:
@@ -85,8 +88,9 @@ class Sample:
         moments : ndarray of shape (n_units (n_units + 1) / 2, (1 + d) (2 + d) / 2)
             Pairs in lexicographic order.
         """
-        shape, before = (self.n_features, self.n_outputs), self._masks
-        sums = MaskSums(*shape, hidden, Activation(slope), self.n_samples, like=before)
+        shape = self.n_features, self.n_outputs
+        work = self._mask_work.get(len(hidden), ())
+        sums = MaskSums(*shape, hidden, Activation(slope), self.n_samples, work)
         sums.add(self._staged, self.n_samples, self._n_jobs)
-        self._masks = sums
+        self._mask_work = {len(hidden): sums.work}
         return sums.totals()["moments"].copy()

@@ -14,6 +14,7 @@ from fastsym.refine.starts import (
     generator_of,
     kicked,
     repaired,
+    silenced,
 )
 
 MAX_STARTS = 20
@@ -168,6 +169,26 @@ def search_in_turn(
         if certificate != "none":
             break
     return result
+
+
+def no_worse_than_nothing(problem: Problem, found: SearchResult) -> SearchResult:
+    """Add a fit that begins with outputs of zero, if all were worse than predicting zero.
+
+    Parameters
+    ----------
+    problem : Problem
+    found : SearchResult
+
+    Returns
+    -------
+    found : SearchResult
+        Certified by nothing if so.
+    """
+    lowest = lowest_loss(found.fits)
+    if lowest.residuals.loss <= problem.total:
+        return found
+    fit = problem.fit(next(silenced(lowest)).point(problem))
+    return SearchResult([*found.fits, fit], "none", found.misfit)
 
 
 def settle(problem: Problem, fit: Fit, random_state: Any = None) -> list[Fit]:

@@ -42,8 +42,19 @@ class Start(NamedTuple):
     trusted: bool = False
 
     def point(self, problem: Problem) -> Point:
-        """White coordinates of the start."""
+        """White coordinates of the start.
+
+        Raises
+        ------
+        ValueError
+            If it is a network of another shape or negative slope.
+        """
         if isinstance(self.network, TwoLayerNetwork):
+            if self.network.activation != problem.activation:
+                raise ValueError(
+                    f"start {self.name!r} has negative_slope={self.network.negative_slope}, the "
+                    f"first one {problem.activation.negative_slope}; they must be the same."
+                )
             return problem.point(self.network)
         return self.network
 
@@ -73,11 +84,25 @@ def as_starts(
     if isinstance(start, Start):
         return iter([start])
     if not isinstance(start, Iterable):
-        raise TypeError(
-            "start must be a TwoLayerNetwork, a Start or an iterable of Starts, got "
-            f"{type(start).__name__}."
-        )
-    return iter(start)
+        raise TypeError(_not_starts(start))
+    return _each_start(start, trusted)
+
+
+def _each_start(starts: Iterable[Any], trusted: bool) -> Iterator[Start]:
+    for one in starts:
+        if isinstance(one, TwoLayerNetwork):
+            yield Start("given", one, trusted)
+        elif isinstance(one, Start):
+            yield one
+        else:
+            raise TypeError(_not_starts(one))
+
+
+def _not_starts(value: Any) -> str:
+    return (
+        "start must be a TwoLayerNetwork, a Start or an iterable of these, got "
+        f"{type(value).__name__}."
+    )
 
 
 def generator_of(random_state: Any) -> np.random.Generator:
@@ -221,7 +246,7 @@ def repaired(problem: Problem, point: Point) -> Iterator[Start]:
     Yields
     ------
     start : Start
-        None if the point has no flaw.
+        Nothing if the point has no flaw.
     """
     found = flaws(problem, point)
     if not found:

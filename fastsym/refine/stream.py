@@ -13,7 +13,7 @@ from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradient
 from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import Refinement, refine, result_of
-from fastsym.refine.search import SearchResult, search
+from fastsym.refine.search import SearchResult, no_worse_than_nothing, search
 from fastsym.refine.starts import (
     Start,
     followed_by_moment_starts,
@@ -58,7 +58,9 @@ class StreamRefiner:
     -----
     If no start is certified when the first samples are full, the search is repeated with the
     moments of all samples at each doubling, and the sums begin anew with what it finds; samples in
-    between then count for the moments only.
+    between then count for the moments only. Sums do not depend on how rows arrive, but where they
+    are looked at does, at the ends of chunks after each 8192 rows: other chunks may give another
+    point, within the error of a step.
 
     References
     ----------
@@ -294,7 +296,7 @@ class _Expansion:
             normal = self._normal(masks, whole.weight)
             step = normal.solve(*gradients(new, problem.coordinates), 0.0)
             point = moved(self.point, step, problem.coordinates.n_free)
-            if not (np.isfinite(point.hidden).all() and np.isfinite(point.outputs).all()):
+            if not all(np.isfinite(part).all() for part in (*point, step.predicted)):
                 raise np.linalg.LinAlgError("the step is not finite")
         except np.linalg.LinAlgError:
             return _Step(None, self.point, np.nan, whole, masks)
@@ -309,14 +311,17 @@ class _Expansion:
         return ScaledNormal(problem.normal(self.point), weight / problem.sample.weight)
 
     def stepped(self) -> "_Expansion":
-        """Take the step, and begin sums of the gradient anew."""
+        """Take the step, and begin sums of the gradient anew; go on here if there is no step."""
         step = self.step()
+        if step.normal is None:
+            return self
         return _Expansion(self.problem, self.found, step.point, step.before(), self._n_jobs)
 
 
 def _expansion(problem: Problem, start: Start, how: _Settings) -> _Expansion:
     """Search from a start on the samples in memory, and expand about what is found."""
     found = search(problem, followed_by_moment_starts(problem, start, how.random_state))
+    found = no_worse_than_nothing(problem, found)
     fit = lowest_loss(found.fits)
     masks = None
     if isinstance(fit.normal, DenseNormal):

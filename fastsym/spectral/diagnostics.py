@@ -219,8 +219,8 @@ def advised_samples(diagnostics: Diagnostics, network: TwoLayerNetwork) -> tuple
     for_refinement : int
         Ten outputs for each weight, and more samples than features. Noiseless networks were
         recovered from 3 to 9 outputs for each weight on (docs/experiments.md,
-        `benchmarks.refinement exact`); with noise it is the least to begin with, and standard
-        errors say the rest.
+        `benchmarks.tables.refinement exact`); with noise it is the least to begin with, and
+        standard errors say the rest.
     """
     n, gap = diagnostics.n_samples, diagnostics.gap
     for_moments = n if gap >= CLEAR_GAP else int(np.ceil(n * (CLEAR_GAP / max(gap, 1e-3)) ** 2))

@@ -184,8 +184,8 @@ def cp_als(matrices: Matrix, random_state: Any = None) -> JointDiagonalization:
         U, V = generator.standard_normal((2, k, k))
         previous = np.inf
         for _ in range(_ALS_ITERATIONS):
-            V /= np.linalg.norm(V, axis=0)
-            U /= np.linalg.norm(U, axis=0)
+            V /= _column_lengths(V)
+            U /= _column_lengths(U)
             D = np.einsum("lab,ai,bi->li", matrices, U, V, optimize=True)
             D = D @ np.linalg.pinv((U.T @ U) * (V.T @ V))
             U = np.einsum("lab,bi,li->ai", matrices, V, D, optimize=True)
@@ -198,14 +198,21 @@ def cp_als(matrices: Matrix, random_state: Any = None) -> JointDiagonalization:
             if previous - error <= 1e-5 * abs(error) or error <= 1e-14 * total:
                 break
             previous = error
-        if best is None or error < best[0]:
+        if np.isfinite(error) and (best is None or error < best[0]):
             best = error, U, V
-    assert best is not None
+    if best is None:  # the matrices are too large for their squares
+        return JointDiagonalization(np.eye(k), _residual(matrices, np.eye(k)))
     _, U, V = best
-    U, V = U / np.linalg.norm(U, axis=0), V / np.linalg.norm(V, axis=0)
+    U, V = U / _column_lengths(U), V / _column_lengths(V)
     Z = U + V * np.where((U * V).sum(axis=0) < 0, -1, 1)
-    Z /= np.linalg.norm(Z, axis=0)
+    Z /= _column_lengths(Z)
     return JointDiagonalization(Z, _residual(matrices, Z))
+
+
+def _column_lengths(columns: Matrix) -> Matrix:
+    """Lengths of columns, 1 for a column of zeros, which stays so."""
+    lengths = np.linalg.norm(columns, axis=0)
+    return np.where(lengths > 0, lengths, 1)
 
 
 class Diagonalizer(NamedTuple):

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsym import exceptions
 from fastsym.algebra import Matrix
-from fastsym.exceptions import AsymmetricInputWarning, RankError, SpectralGapWarning, warn
+from fastsym.exceptions import AsymmetricInputWarning, RankError, SpectralGapWarning
 from fastsym.network import TwoLayerNetwork
 from fastsym.spectral.diagnostics import (
     ASYMMETRY_WARNING,
@@ -159,7 +160,7 @@ def _diagonalize(
 
 def _warn_of_asymmetry(symmetry: SymmetryTest) -> None:
     if symmetry.p_value < ASYMMETRY_WARNING:
-        warn(
+        exceptions.warn(
             f"the inputs are not symmetric: {symmetry}; weights recovered from them are biased",
             AsymmetricInputWarning,
         )
@@ -167,4 +168,4 @@ def _warn_of_asymmetry(symmetry: SymmetryTest) -> None:
 
 def _warn_of_doubt(diagnostics: Diagnostics) -> None:
     if diagnostics.doubt:
-        warn(diagnostics.doubt, SpectralGapWarning)
+        exceptions.warn(diagnostics.doubt, SpectralGapWarning)

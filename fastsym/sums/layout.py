@@ -84,7 +84,7 @@ class Lanes:
         self.n_lanes = min(lanes_of(sum(math.prod(shape) for shape in shapes.values())), most)
         self.arrays = {n: aligned_zeros((self.n_lanes, *shape)) for n, shape in shapes.items()}
         self.used = 0  # the first ones; the others are zero
-        self._work: tuple[NDArray[Any], ...] = ()
+        self.work: tuple[NDArray[Any], ...] = ()  # of the kernels, kept from call to call
 
     def _use(self, n_blocks: int) -> None:
         self.used = max(self.used, min(self.n_lanes, n_blocks))
@@ -93,9 +93,9 @@ class Lanes:
         self, shapes: Sequence[tuple[int, ...]], dtype: DTypeLike = np.float64
     ) -> tuple[NDArray[Any], ...]:
         """Buffers of the kernels, zero at first, kept from call to call."""
-        if tuple(array.shape for array in self._work) != tuple(shapes):
-            self._work = tuple(aligned_zeros(shape, dtype) for shape in shapes)
-        return self._work
+        if tuple(array.shape for array in self.work) != tuple(shapes):
+            self.work = tuple(aligned_zeros(shape, dtype) for shape in shapes)
+        return self.work
 
     @property
     def finite(self) -> bool:
@@ -118,30 +118,24 @@ class Lanes:
         """Return the lanes of all sums that are wanted, by "sum_" and their name."""
         return {f"sum_{name}": lanes for name, lanes in self.arrays.items() if lanes.size}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `to_arrays` gave.
-
-        Raises
-        ------
-        KeyError
-            If a sum is missing.
-        ValueError
-            If one has another shape or dtype.
-        """
-        mine = self.to_arrays()
-        for name, lanes in mine.items():
+    def check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raise KeyError or ValueError if these are not what `to_arrays` of such sums gave."""
+        for name, lanes in self.to_arrays().items():
             theirs = arrays[name]
             if (theirs.shape, theirs.dtype) != (lanes.shape, lanes.dtype):
                 raise ValueError(
                     f"{name} must have shape {lanes.shape} and dtype {lanes.dtype}, got "
                     f"{theirs.shape} and {theirs.dtype}."
                 )
-        for name, lanes in mine.items():
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over arrays that were checked."""
+        for name, lanes in self.to_arrays().items():
             lanes[...] = arrays[name]
         self.used = self.n_lanes
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_work": ()}
+        return self.__dict__ | {"work": ()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Rebuild with sums that are aligned, and this object's own."""
@@ -367,8 +361,8 @@ class MaskSums(Lanes):
     activation : Activation
     n_rows : int, default=8192
         Rows that are added at once, at most.
-    like : MaskSums, default=None
-        Sums of the same sizes that are not added to any more: their work space is taken over.
+    work : tuple of ndarray, default=()
+        `work` of other sums of the same sizes that are not added to any more.
     """
 
     def __init__(
@@ -378,14 +372,13 @@ class MaskSums(Lanes):
         hidden: Matrix,
         activation: Activation,
         n_rows: int = 8192,
-        like: "MaskSums | None" = None,
+        work: tuple[NDArray[Any], ...] = (),
     ) -> None:
         self._sizes = n_features, n_outputs, len(hidden)
         self._hidden, self._slope = padded_matrix(hidden.T), activation.negative_slope
         size = math.prod(padded(n) for n in self._shape)
         super().__init__({"moments": (size,)}, -(-n_rows // _BLOCK_ROWS))
-        if like is not None and like._sizes == self._sizes:
-            self._work = like._work
+        self.work = work
 
     @property
     def _shape(self) -> tuple[int, int]:

@@ -234,7 +234,7 @@ class MomentAccumulator(Reducer):
             self._set_frame(other.frame)
             for _ in self._stager.refill(own):
                 self._sum_staged()
-        return super().merge(other)
+        return self._absorb(other)
 
     def moments(self) -> Moments:
         """Return the moments of all rows so far; the accumulator can go on.
@@ -282,6 +282,10 @@ class MomentAccumulator(Reducer):
             negative_slope=self.negative_slope,
             xxxx=mean.get("xxxx", none),
         )
+
+    def finish(self) -> Moments:
+        """As `result`, under its name before."""
+        return self.result()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the whole state, staged rows included, to an .npz file.

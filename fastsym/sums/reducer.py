@@ -106,7 +106,26 @@ class Reducer(ABC):
             self._stager.count = 0
 
     def merge(self, other: Self) -> Self:
-        """Take in what another object of the same identity has seen; it stays as it is."""
+        """Take in what another object of the same identity has seen; it stays as it is.
+
+        Parameters
+        ----------
+        other : Reducer
+
+        Returns
+        -------
+        self : Reducer
+
+        Raises
+        ------
+        ValueError
+            If its sums belong to something else.
+        """
+        self._check_identity(other._identity())
+        return self._absorb(other)
+
+    def _absorb(self, other: Self) -> Self:
+        """`merge` without the check."""
         assert self._stager is not None and other._stager is not None
         staged = other._stager.staged.copy()  # other may be self
         self._stager.weighted |= other._stager.weighted
@@ -154,18 +173,25 @@ class Reducer(ABC):
         ValueError
             If the state belongs to something else, or to other sizes.
         """
-        for name, mine in self._identity().items():
-            if not np.array_equal(arrays[name], mine):
-                raise ValueError(f"these sums belong to {self._strangers}: {name} differs.")
+        self._check_identity(arrays)
         weighted = bool(arrays["weighted"].item())
         n_summed = int(arrays["n_summed"].item())
         weight_summed = float(arrays["weight_summed"].item())
+        # All is checked before anything is taken over.
+        if self._stager is not None:
+            self._stager.check(arrays["staged"])
+        if self._sums is not None:
+            self._sums.check(arrays)
+            self._sums.restore(arrays)
         if self._stager is not None:
             self._stager.restore(arrays["staged"], weighted)
-        if self._sums is not None:
-            self._sums.restore(arrays)
         self._n_summed, self._weight_summed = n_summed, weight_summed
         return self
+
+    def _check_identity(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name, mine in self._identity().items():
+            if not np.array_equal(arrays[name], mine):
+                raise ValueError(f"these sums belong to {self._strangers}: {name} differs.")
 
     def __copy__(self) -> Self:
         result = object.__new__(type(self))

@@ -81,14 +81,15 @@ class ResidualAccumulator(Reducer):
             If it belongs to other weights, or to other sizes.
         """
         if "lanes_0" in arrays:
-            arrays = _of_version_1(arrays)
+            arrays = _of_version_1(arrays, self._hidden.shape[1] + len(self._outputs))
         return super().restore(arrays)
 
 
-def _of_version_1(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Rename what checkpoints of version 1 hold."""
+def _of_version_1(arrays: Mapping[str, NDArray[Any]], width: int) -> Arrays:
+    """Rename what checkpoints of version 1 hold, and cut the padding of the staged rows."""
     names = ("sum_hidden_gradient", "sum_output_gradient", "sum_residual_moment")
     return dict(arrays) | {name: arrays[f"lanes_{i}"] for i, name in enumerate(names)} | {
+        "staged": arrays["staged"][:, :width],
         "n_summed": arrays["n_samples"] - len(arrays["staged"]),
         "weight_summed": arrays["weight"],
         # Whether there were weights is not said there; staged rows carry them in any case.

@@ -170,28 +170,31 @@ class Stager:
         root = staged[:, :1].astype(np.float64)
         return X / root, Y / root, root[:, 0] ** 2
 
-    def restore(self, rows: NDArray[Any], weighted: bool) -> None:
-        """Take over rows that `staged` gave.
+    def check(self, rows: NDArray[Any]) -> None:
+        """Raise ValueError if these are not rows that `staged` of such a buffer gave.
 
         Parameters
         ----------
-        rows : ndarray of shape (count, at least 1 + n_features + n_outputs)
-        weighted : bool
-
-        Raises
-        ------
-        ValueError
-            If they are not rows of this buffer.
+        rows : ndarray
         """
         width = 1 + self.n_features + self.n_outputs
-        if rows.ndim != 2 or rows.dtype != self.rows.dtype or rows.shape[1] < width:
+        if rows.ndim != 2 or rows.dtype != self.rows.dtype or rows.shape[1] != width:
             raise ValueError(
                 f"staged must have shape (n, {width}) and dtype {self.rows.dtype}, got "
                 f"{rows.shape} and {rows.dtype}."
             )
         if len(rows) >= len(self.rows):
             raise ValueError(f"{len(rows)} staged rows are more than {len(self.rows) - 1}.")
-        self.rows[: len(rows), :width] = rows[:, :width]
+
+    def restore(self, rows: NDArray[Any], weighted: bool) -> None:
+        """Take over rows that were checked.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (count, 1 + n_features + n_outputs)
+        weighted : bool
+        """
+        self.rows[: len(rows), : rows.shape[1]] = rows
         self.count, self.weighted = len(rows), weighted
 
     def __getstate__(self) -> dict[str, Any]:

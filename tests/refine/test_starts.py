@@ -50,7 +50,9 @@ def test_a_start_a_network_and_an_iterable_are_one(samples):
     ]
     for other in given[1:]:
         np.testing.assert_array_equal(given[0].network.hidden_weights, other.network.hidden_weights)
-    with pytest.raises(TypeError, match="start must be a TwoLayerNetwork, a Start or an iterable"):
+    with pytest.raises(
+        TypeError, match="start must be a TwoLayerNetwork, a Start or an iterable of these, got int"
+    ):
         refine(source, 3)
 
 
@@ -179,3 +181,15 @@ def test_inputs_of_zeros_are_an_error():
     source = from_arrays(np.zeros((50, 3)), np.ones((50, 2)))
     with pytest.raises(ValueError, match="X is zero in every sample, which determines no weights"):
         refine(source, TwoLayerNetwork(np.ones((1, 3)), np.ones((2, 1))))
+
+
+def test_networks_in_an_iterable_are_starts_and_nothing_else_is(samples):
+    X, Y, network = samples
+    source, bad = from_arrays(X, Y), TwoLayerNetwork(np.eye(3, 5), np.ones((4, 3)))
+    one, other = refine(source, [network, bad]), refine(source, network)
+    np.testing.assert_array_equal(one.network.hidden_weights, other.network.hidden_weights)
+    leaky = TwoLayerNetwork(np.eye(3, 5), np.ones((4, 3)), negative_slope=0.5)
+    with pytest.raises(ValueError, match=r"has negative_slope=0.5, the first one 0.0"):
+        refine(source, [Start("bad", bad), Start("leaky", leaky)], max_starts=1)
+    with pytest.raises(TypeError, match="or an iterable of these, got int"):
+        refine(source, [Start("bad", bad), 3], max_starts=1)

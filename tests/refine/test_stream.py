@@ -1,5 +1,7 @@
 """Refinement in one pass."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,33 @@ def test_a_start_in_doubt_is_sought_again():
     model = feed(TwoLayerRegressor(6), X, Y, 10_000)
     truth = refine(from_arrays(X, Y), network, trusted=True, max_starts=1)
     assert model.loss_ <= 1.001 * truth.loss
+
+
+def test_a_step_that_cannot_be_taken_loses_no_sample(monkeypatch):
+    X, Y, _ = make_two_layer(60_000, 5, 3, 4, noise=0.3, random_state=0)
+    expected = feed(TwoLayerRegressor(3), X, Y, 10_000)
+    model, original, failures = TwoLayerRegressor(3), stream_module._Expansion._normal, []
+
+    def fails_once(self, masks, weight):
+        if not failures:
+            failures.append(weight)
+            raise np.linalg.LinAlgError
+        return original(self, masks, weight)
+
+    monkeypatch.setattr(stream_module._Expansion, "_normal", fails_once)
+    feed(model, X, Y, 10_000)
+    assert model.refinement_.n_samples == 60_000
+    assert failures
+    # One step later than it would have been, from the same sums.
+    np.testing.assert_allclose(model.hidden_weights_, expected.hidden_weights_, atol=1e-3)
+
+
+def test_a_model_in_the_middle_of_a_stream_can_be_sent(monkeypatch):
+    X, Y, _ = make_two_layer(40_000, 5, 3, 4, noise=0.3, random_state=0)
+    model = feed(TwoLayerRegressor(3), X[:30_000], Y[:30_000], 10_000)
+    other = pickle.loads(pickle.dumps(model))
+    for one in (model, other):
+        one.partial_fit(X[30_000:], Y[30_000:])
+    np.testing.assert_array_equal(model.hidden_weights_, other.hidden_weights_)
+    np.testing.assert_array_equal(model.diagnostics_.singular_values,
+                                  other.diagnostics_.singular_values)  # fmt: skip

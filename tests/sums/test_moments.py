@@ -253,7 +253,7 @@ def test_a_sum_shares_no_memory_with_its_terms():
     def written(accumulator):
         """The arrays that an accumulator changes."""
         sums = accumulator._sums
-        return [accumulator._stager.rows, *sums.arrays.values(), *sums._work]
+        return [accumulator._stager.rows, *sums.arrays.values(), *sums.work]
 
     for mine in written(term):
         for theirs in written(total):
