@@ -93,4 +93,4 @@ class Sample:
         sums = MaskSums(*shape, hidden, Activation(slope), self.n_samples, work)
         sums.add(self._staged, self.n_samples, self._n_jobs)
         self._mask_work = {len(hidden): sums.work}
-        return sums.totals()["moments"].copy()
+        return sums.totals()["moments"]
