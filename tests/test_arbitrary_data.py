@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fastsym import TwoLayerRegressor, make_two_layer
 from fastsym.engine import gather
 
-# Of 20 starts and 6 kicks, each at most 200 evaluations and one that shows the limit.
-MOST_EVALUATIONS = 26 * 201
+# Of two searches of 20 starts, of the sample and of all samples, of outputs of zero, and of
+# six kicks; each takes 200 evaluations at most, and one that shows the limit.
+MOST_EVALUATIONS = (2 * 20 + 1 + 6) * 201
 
 COLUMNS = {
     "gaussian": lambda rng, n: rng.standard_normal(n),
