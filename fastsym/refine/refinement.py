@@ -176,8 +176,8 @@ def refine(
     max_starts : int, default=20
         For each start that is given, itself included.
     max_passes : int, default=4
-        Passes over all samples at most; none is needed if the samples fit in memory
-        (`sample_rows`).
+        Passes over all samples at most, and as many again if these end above the loss of predicting
+        zero; none is needed if the samples fit in memory (`sample_rows`).
     n_jobs : int, default=None
         Threads at most; None or -1: all that Numba has.
     random_state : None, int, RandomState or Generator
