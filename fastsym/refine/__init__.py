@@ -11,7 +11,8 @@ from fastsym.engine.gather import (
     sample_rows,
     spread_sample,
 )
-from fastsym.refine.refinement import PASS_TOLERANCE, Refinement, refine
+from fastsym.refine.refinement import PASS_TOLERANCE, refine
+from fastsym.refine.result import Refinement
 from fastsym.refine.starts import Start, moment_start
 
 __all__ = [

@@ -2,34 +2,29 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastsym._validation import check_enough, check_pair
 from fastsym.activation import Activation
-from fastsym.algebra import Matrix
 from fastsym.engine import Passes, accumulate_residuals, as_passes
 from fastsym.engine.gather import check_rereadable, spread_sample
 from fastsym.engine.progress import Callback
-from fastsym.exceptions import ConvergenceWarning, IdentifiabilityWarning, warn
 from fastsym.network import TwoLayerNetwork
-from fastsym.refine.checks import angle_errors, flaws, parallel
-from fastsym.refine.coordinates import Coordinates, Point
-from fastsym.refine.minimisation import Evaluation, Fit, lowest_loss, minimise
-from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal, ScaledNormal
+from fastsym.refine.coordinates import Point
+from fastsym.refine.minimisation import Fit, lowest_loss, minimise
+from fastsym.refine.normal import Normal, ScaledNormal
 from fastsym.refine.problem import Problem
+from fastsym.refine.result import FRESH, Refinement, result_of
 from fastsym.refine.search import (
     MAX_STARTS,
     Say,
-    SearchResult,
     no_worse_than_nothing,
     search_in_turn,
     settle,
     silent,
 )
-from fastsym.refine.standard_errors import standard_errors
 from fastsym.refine.starts import Start, as_starts, silenced
 from fastsym.sources import PairedRows, Source
 from fastsym.sums.threads import one_blas_thread
@@ -37,97 +32,6 @@ from fastsym.sums.values import Residuals
 
 PASS_TOLERANCE = 5e-3
 """Like `fastsym.refine.problem.TOLERANCE`, for passes over all samples."""
-
-_FRESH = 0.02  # radians that units may have turned since the normal matrix was taken
-
-
-@dataclass(frozen=True, eq=False)
-class Refinement:
-    """A refined network and how sure it is.
-
-    Parameters
-    ----------
-    network : TwoLayerNetwork
-        Rows of W (with their biases) of unit length.
-    loss : float
-        Mean over all samples of the squared norm of the residual. After a last step that was not
-        evaluated, that of the last pass less what the linearised problem promised.
-    n_samples : int
-    n_passes : int
-        Passes over all samples; 0 if they were all in memory.
-    n_evaluations : int
-        Evaluations on the samples in memory, of all starts.
-    converged : bool
-        Whether the optimum was reached within the tolerance and is certified.
-    certificate : str
-        Why it is held for the global optimum: "exact" (only rounding is left), "spectral" (a
-        clear spectral start and no lack of fit), "agreement" (two starts ended at the same lowest
-        loss; four if there is a lack of fit), "no lack of fit" (lowest of at least four starts,
-        the residual like noise), or "none".
-    misfit : float
-        Lack of fit: dependence of the residual on x, in standard deviations
-        (`fastsym.refine.checks.lack_of_fit`).
-    start_losses : list of float
-        Loss of each start on the samples in memory, in order.
-    noise_covariance : ndarray of shape (n_outputs, n_outputs)
-        Of the residual, corrected for the number of fitted weights.
-    decrement : float
-        Relative decrease of the loss that the linearised problem still promises.
-    history : list of Evaluation
-        Of the passes over all samples, or on the samples in memory if these are all.
-    """
-
-    network: TwoLayerNetwork
-    loss: float
-    n_samples: int
-    n_passes: int
-    n_evaluations: int
-    converged: bool
-    certificate: str
-    misfit: float
-    start_losses: list[float]
-    noise_covariance: Matrix
-    decrement: float
-    history: list[Evaluation]
-    _normal: Normal | None = field(repr=False)
-    _coordinates: Coordinates = field(repr=False)
-    _scale: float = field(repr=False)  # weight of all samples over that of the normal matrix
-
-    def standard_errors(self) -> tuple[Matrix, Matrix]:
-        """Return the standard errors of the weights.
-
-        Gauge: rows of W, with their biases if there are any, of unit length. The covariance is the
-        inverse Gauss-Newton (Fisher information) matrix, with the scores' covariance under
-        `noise_covariance` in between, so that it holds for outputs of unequal noise too.
-
-        Returns
-        -------
-        hidden_stderr : ndarray of shape (n_hidden, n_features), or (n_hidden, 1 + n_features)
-            With intercepts, the first column belongs to the biases.
-        output_stderr : ndarray of shape (n_outputs, n_hidden), or (n_outputs, n_hidden + 1)
-            With intercepts, the last column belongs to the output intercept.
-
-        Raises
-        ------
-        ValueError
-            If there are more than 4096 hidden weights, for which no normal matrix is formed, or the
-            samples do not determine the weights.
-        """
-        if not isinstance(self._normal, DenseNormal):
-            raise ValueError(
-                "standard errors need the normal matrix, which is formed for at most "
-                f"{DENSE_PARAMETERS} hidden weights, and finite; this network has "
-                f"{self.network.hidden_weights.size} and a loss of {self.loss:.3g}."
-            )
-        try:
-            return standard_errors(
-                self._normal, self._coordinates, self.noise_covariance, self._scale
-            )
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                f"there are no standard errors: the normal matrix cannot be inverted ({error}), "
-                "the samples do not determine the weights; use a smaller n_hidden."
-            ) from None
 
 
 @one_blas_thread()
@@ -309,7 +213,7 @@ class _AllSamples:
     def normal(self, point: Point) -> Normal:
         """Give the fit's normal matrix until the weights have turned, then that of the sample."""
         normal = self._normal
-        if normal is None or not np.abs(point.hidden - normal.point.hidden).max() < _FRESH:
+        if normal is None or not np.abs(point.hidden - normal.point.hidden).max() < FRESH:
             normal = self.problem.normal(point)
         return ScaledNormal(normal, self._scale)
 
@@ -329,122 +233,3 @@ def _polish(samples: _AllSamples, point: Point, max_passes: int, say: Say) -> Fi
             f"{one.decrement:.2g}"
         ),
     )
-
-
-def result_of(
-    problem: Problem,
-    fit: Fit,
-    found: SearchResult,
-    n_evaluations: int,
-    *,
-    n_passes: int,
-    normal_weight: float,
-) -> Refinement:
-    """Put together what a refinement has found, and warn of what is wrong with it.
-
-    Parameters
-    ----------
-    problem : Problem
-    fit : Fit
-        Of all samples.
-    found : SearchResult
-        Of the samples in memory.
-    n_evaluations : int
-    n_passes : int
-    normal_weight : float
-        Weight of the samples that the fit's normal matrix was summed over.
-
-    Returns
-    -------
-    refinement : Refinement
-
-    Raises
-    ------
-    ValueError
-        If the residuals overflow.
-    """
-    residuals, coordinates = fit.residuals, problem.coordinates
-    if not np.isfinite(residuals.residual_moment).all():
-        raise ValueError(
-            "the squared residuals of the samples overflow: some values of Y, or of X, are too far "
-            "from those that the fit began with; rescale or remove these rows."
-        )
-    normal: Normal | None = fit.normal
-    if isinstance(normal, ScaledNormal):
-        normal = normal.normal
-    if not isinstance(normal, DenseNormal):
-        normal = None
-    elif np.abs(fit.point.hidden - normal.point.hidden).max() > _FRESH:
-        try:
-            normal, normal_weight = problem.normal(fit.point), problem.sample.weight
-        except np.linalg.LinAlgError:
-            normal = None
-    freedom = residuals.weight - problem.n_parameters / problem.n_outputs
-    noise = residuals.residual_moment / residuals.weight
-    decrement = fit.promised
-    if decrement is None:
-        decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
-    result = Refinement(
-        network=problem.network(fit.point),
-        loss=residuals.loss / residuals.weight,
-        n_samples=residuals.n_samples,
-        n_passes=n_passes,
-        n_evaluations=n_evaluations,
-        converged=fit.converged and found.certificate != "none",
-        certificate=found.certificate,
-        misfit=found.misfit,
-        start_losses=[one.residuals.loss / problem.sample.weight for one in found.fits],
-        noise_covariance=noise * residuals.weight / max(freedom, 1.0),
-        decrement=decrement,
-        history=fit.history,
-        _normal=normal,
-        _coordinates=coordinates,
-        _scale=residuals.weight / normal_weight,
-    )
-    _warn_of(problem, fit, result)
-    return result
-
-
-def _warn_of(problem: Problem, fit: Fit, result: Refinement) -> None:
-    hidden_errors, output_errors = angle_errors(problem, fit.point, fit.residuals)
-    found = flaws(problem, fit.point, hidden_errors)
-    if found:
-        dead = [i for i, j in found if i == j]
-        alike = [pair for pair in found if pair[0] != pair[1]]
-        parts = []
-        if alike:
-            parts.append(
-                f"hidden units whose rows of W are parallel, within three standard errors: {alike}"
-            )
-        if dead:
-            parts.append(f"hidden units that do nothing beyond the noise: {dead}")
-        warn(
-            f"the network is not identifiable from these samples, its weights are one choice of "
-            f"many: {'; '.join(parts)}; use a smaller n_hidden than {result.network.n_hidden}",
-            IdentifiabilityWarning,
-        )
-    units = [i for i in range(problem.coordinates.n_free) if (i, i) not in found]
-    columns = fit.point.outputs[:, units].T
-    if problem.n_outputs > 1 and (alike := parallel(columns, output_errors[units])):
-        pairs = [(units[i], units[j]) for i, j in alike]
-        warn(
-            f"columns of A of the hidden units {pairs} are parallel, within three standard errors: "
-            "the method of moments cannot tell these units apart, and the fit rests on the "
-            "refinement alone",
-            IdentifiabilityWarning,
-        )
-    if not fit.converged:
-        warn(
-            f"refinement stopped after {len(fit.history)} evaluations at loss {result.loss:.4g}; "
-            f"the linearised problem still promises a relative decrease of {result.decrement:.2g}",
-            ConvergenceWarning,
-        )
-    elif result.certificate == "none":
-        lowest = sorted(result.start_losses)[:2]
-        warn(
-            f"the optimum is not certified: {len(result.start_losses)} starts gave lowest losses "
-            f"{', '.join(f'{loss:.6g}' for loss in lowest)} (lack of "
-            f"fit {result.misfit:.1f} standard deviations): the samples are few or noisy for these "
-            "weights, or n_hidden is not theirs",
-            ConvergenceWarning,
-        )

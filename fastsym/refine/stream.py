@@ -12,7 +12,8 @@ from fastsym.refine.coordinates import Point, moved
 from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradients, lowest_loss
 from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
-from fastsym.refine.refinement import Refinement, refine, result_of
+from fastsym.refine.refinement import refine
+from fastsym.refine.result import Refinement, result_of
 from fastsym.refine.search import SearchResult, no_worse_than_nothing, search
 from fastsym.refine.starts import (
     Start,
