@@ -27,6 +27,10 @@ class IdentifiabilityWarning(UserWarning):
     """Hidden units are parallel or unused, so that their weights are one choice of many."""
 
 
+class LackOfFitWarning(UserWarning):
+    """The residual depends on the inputs: the model does not describe the samples."""
+
+
 class SpectralGapWarning(UserWarning):
     """No gap separates the pure neurons from the rest, so the weights are not determined."""
 

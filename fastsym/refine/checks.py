@@ -1,68 +1,19 @@
-"""What to believe of a point: lack of fit, units that are one or do nothing, errors of angles."""
+"""Units that are one or do nothing, and errors of angles."""
 
 import numpy as np
 
-from fastsym.algebra import Matrix, absolute_cosines, unit_rows, whitening
+from fastsym.algebra import Matrix, absolute_cosines
 from fastsym.refine.coordinates import Point
 from fastsym.refine.problem import Problem
 from fastsym.sums.values import Residuals
 
-MISFIT = 5.0
-"""Lack of fit, in standard deviations, from which a start is in doubt."""
-
 PARALLEL = 0.999
 """Cosine of two units, or of their outputs, from which they are one."""
 
-_MISFIT_ROWS = 8192  # enough to see what spoils a neuron
 _DEAD = 1e-8
 _UNDETERMINED = 0.3  # standard error of an angle, in radians
 _NO_ANGLE = 1e100
 _TINY = float(np.finfo(float).tiny)
-
-
-def lack_of_fit(problem: Problem, point: Point) -> float:
-    """Measure how the residual depends on x, in standard deviations; infinite if it is not finite.
-
-    With features phi = w.x of the units and |v.x + b| for random directions v in the span of A W,
-    b = 0 for half of them, centred and white, sum |sum r phi|^2 / n has expectation tr(S) n_phi and
-    variance 2 tr(S^2) n_phi for noise of covariance S that does not depend on x.
-
-    Parameters
-    ----------
-    problem : Problem
-    point : Point
-
-    Returns
-    -------
-    misfit : float
-    """
-    sample, coordinates, k = problem.sample, problem.coordinates, problem.coordinates.n_free
-    step = max(1, sample.n_samples // max(_MISFIT_ROWS, 16 * (5 * k + 1)))
-    inputs = sample.inputs[::step]
-    t = inputs @ coordinates.weights(point).T
-    residual = sample.targets[::step] - problem.activation(t) @ point.outputs.T
-    # The span of A W, from second moments alone, is right also where the fit is not.
-    bias, rng = int(problem.fit_intercept), np.random.default_rng(0)
-    span = np.linalg.svd(problem.linear_part, full_matrices=False)[2][:k]
-    directions = unit_rows(rng.standard_normal((4 * k, len(span))) @ span)
-    offsets = 0.7 * rng.standard_normal(4 * k) * (np.arange(4 * k) % 2)
-    axes = coordinates.to_inputs[:, bias:] @ directions.T
-    axes[0] += offsets
-    features = np.concatenate([inputs[:, :1], t[:, :k], np.abs(inputs @ axes)], axis=1)
-    gram = features.T @ features
-    products = features.T @ residual
-    if not (np.isfinite(gram).all() and np.isfinite(products).all()):
-        return float("inf")
-    # Regress out the constant.
-    gram_even = gram[1:, 1:] - np.outer(gram[1:, 0], gram[0, 1:]) / gram[0, 0]
-    products = products[1:] - np.outer(gram[1:, 0], products[0]) / gram[0, 0]
-    whiten = whitening(gram_even, 1e-8)
-    n_features = whiten.shape[1]
-    S = residual.T @ residual / len(residual)
-    statistic = float(((whiten.T @ products) ** 2).sum())
-    spread = np.sqrt(2 * n_features * float((S**2).sum()))
-    expected = n_features * float(np.trace(S))
-    return (statistic - expected) / spread if spread > 0 else 0.0
 
 
 def flaws(problem: Problem, point: Point, errors: Matrix | None = None) -> list[tuple[int, int]]:

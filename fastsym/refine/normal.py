@@ -192,6 +192,57 @@ class DenseNormal:
         predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
         return Step(hidden, outputs, predicted)
 
+    def hidden_steps(self, hidden_gradients: Matrix, output_gradients: Matrix) -> Matrix:
+        """Solve for many steps at once, without damping, of which the hidden weights count.
+
+        Parameters
+        ----------
+        hidden_gradients : ndarray of shape (n_steps, k, q)
+        output_gradients : ndarray of shape (n_steps, n_outputs, n_units)
+
+        Returns
+        -------
+        steps : ndarray of shape (n_steps, k, q)
+        """
+        k, q, A = self.k, self.q, self.outputs[:, : self.k]
+        n_steps, m, n_units = output_gradients.shape
+        flat = output_gradients.reshape(n_steps * m, n_units)
+        solved = _cho_solve(self.gram_factor, flat.T).T.reshape(n_steps, m, n_units)
+        weighted = np.einsum("oi,boj->bij", A, solved)
+        right = hidden_gradients - np.einsum("bij,ija->bia", weighted, self.coupling, optimize=True)
+        right -= self._units * (right * self._units).sum(axis=2, keepdims=True)
+        factor, scale = self._cholesky(0.0)
+        steps = _cho_solve(factor, right.reshape(n_steps, k * q).T / scale[:, None]).T / scale
+        steps = steps.reshape(n_steps, k, q)
+        return steps - self._units * (steps * self._units).sum(axis=2, keepdims=True)
+
+    @property
+    def condition(self) -> float:
+        """Smallest over largest eigenvalue, each unit's block scaled, the gauge fixed."""
+        A = self.outputs[:, : self.k]
+        try:
+            values = np.linalg.eigvalsh(self._scaled(A.T @ A)[0])
+        except np.linalg.LinAlgError:
+            return 0.0
+        return float(max(values[0] / values[-1], 0.0)) if values[-1] > 0 else 0.0
+
+    def draw(self, rng: np.random.Generator) -> Matrix:
+        """Draw a step of the hidden weights with this matrix's inverse as covariance.
+
+        Parameters
+        ----------
+        rng : Generator
+
+        Returns
+        -------
+        step : ndarray of shape (k, q)
+        """
+        factor, scale = self._cholesky(0.0)
+        normals = rng.standard_normal(len(scale))
+        step = linalg.solve_triangular(factor, normals, check_finite=False) / scale
+        step = step.reshape(self.k, self.q)
+        return step - self._units * (step * self._units).sum(axis=1, keepdims=True)
+
     def covariance(self, noise: Matrix) -> Matrix:
         """Covariance of the hidden weights in these coordinates, rows kept at unit length.
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsym.activation import Activation
-from fastsym.algebra import row_lengths, whitening
+from fastsym.algebra import Matrix, row_lengths, unit_rows, whitening
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine.coordinates import Coordinates, Point
 from fastsym.refine.minimisation import Fit, minimise
@@ -60,7 +60,8 @@ class Problem:
         self.n_outputs = self.sample.n_outputs
         inputs, targets = self.sample.inputs, self.sample.targets
         total = self.sample.weight
-        C = inputs[:, 1:].T @ inputs[:, 1:] / total
+        self._gram, self._cross = inputs.T @ inputs, inputs.T @ targets
+        C = self._gram[1:, 1:] / total
         whiten = whitening(C)
         d, rank = whiten.shape
         if rank == 0:
@@ -74,7 +75,7 @@ class Problem:
             to_inputs[0, 0] = from_inputs[0, 0] = 1
         self.coordinates = Coordinates(to_inputs, from_inputs, n_hidden)
         # A W in white coordinates of x
-        linear_part = 1 / activation.odd_gain * (targets.T @ inputs[:, 1:] / total)
+        linear_part = 1 / activation.odd_gain * (self._cross[1:].T / total)
         self.linear_part = linear_part @ whiten
         self.total = float((targets**2).sum())
         n_units = n_hidden + bias
@@ -84,6 +85,22 @@ class Problem:
     def unit(self) -> float:
         """Share of the loss that the weights explain by chance, n_parameters / (n n_outputs)."""
         return self.n_parameters / (self.sample.n_samples * self.n_outputs)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether normal matrices are formed."""
+        coordinates = self.coordinates
+        return coordinates.n_free * coordinates.to_inputs.shape[1] <= DENSE_PARAMETERS
+
+    def baselines(self) -> tuple[float, float]:
+        """Return the losses of the best constant and of the best linear predictor with a constant.
+
+        Sums over the samples, as `total` is of the prediction of zero.
+        """
+        constant = self.total - float((self._cross[0] ** 2).sum() / self._gram[0, 0])
+        whiten = whitening(self._gram)
+        linear = self.total - float(((whiten.T @ self._cross) ** 2).sum())
+        return max(constant, 0.0), max(linear, 0.0)
 
     def point(self, network: TwoLayerNetwork) -> Point:
         """White coordinates of a network.
@@ -127,10 +144,17 @@ class Problem:
         weights = self.coordinates.weights(point)
         return self.sample.residuals(weights, point.outputs, self.activation.negative_slope)
 
+    def regressed(self, hidden: Matrix) -> Point:
+        """Point with these hidden weights and the outputs that fit them best."""
+        hidden = unit_rows(hidden)
+        h = self.activation(self.sample.inputs @ self.coordinates.weights(Point(hidden, hidden)).T)
+        whiten = whitening(h.T @ h)
+        return Point(hidden, (self.sample.targets.T @ h) @ whiten @ whiten.T)
+
     def normal(self, point: Point) -> Normal:
         """Gauss-Newton normal matrix at a point, formed or not as its size allows."""
         sample, coordinates = self.sample, self.coordinates
-        if coordinates.n_free * coordinates.to_inputs.shape[1] > DENSE_PARAMETERS:
+        if not self.is_dense:
             return ImplicitNormal(sample.inputs, sample.weight, point, coordinates, self.activation)
         weights = coordinates.weights(point)
         moments = sample.mask_moments(weights, self.activation.negative_slope)

@@ -22,7 +22,6 @@ from fastsym.refine.search import (
     Say,
     no_worse_than_nothing,
     search_in_turn,
-    settle,
     silent,
 )
 from fastsym.refine.starts import Start, as_starts, silenced
@@ -123,10 +122,8 @@ def refine(
     problem = _problem_of(sample, network, fit_intercept, n_jobs)
     found = search_in_turn(problem, itertools.chain([first], starts), max_starts, random_state, say)
     found = no_worse_than_nothing(problem, found)
-    fit = lowest_loss(found.fits)
-    near = settle(problem, fit, random_state)
-    fit = lowest_loss([fit, *near])
-    n_evaluations = sum(len(one.history) for one in [*found.fits, *near])
+    fit = found.lowest
+    n_evaluations = sum(len(one.history) for one in found.fits)
     whole = sample.n_samples >= source.n_samples
     n_passes = 0
     if not whole:
@@ -135,14 +132,17 @@ def refine(
         n_passes = everything.n_passes
         if found.certificate == "exact" and not fit.exact:
             # The sample is without noise, the rest is not.
-            found = found._replace(certificate="none")
+            found = found.doubted("the samples in memory are without noise, the others are not")
         if not fit.residuals.loss <= everything.total:
             # As far as the sample tells this is worse than predicting zero. Look whether it is.
             everything = _AllSamples(source, problem, None, n_jobs)
             zero = _polish(everything, next(silenced(fit)).point(problem), max_passes, say)
             n_passes += everything.n_passes
             if lowest_loss([fit, zero]) is zero:
-                fit, found = zero, found._replace(certificate="none")
+                fit, found = (
+                    zero,
+                    found.doubted("that of the sample is worse than zero"),
+                )
     return result_of(
         problem,
         fit,

@@ -4,16 +4,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastsym.algebra import Matrix
-from fastsym.exceptions import ConvergenceWarning, IdentifiabilityWarning, warn
+from fastsym.algebra import Matrix, absolute_cosines
+from fastsym.exceptions import (
+    ConvergenceWarning,
+    IdentifiabilityWarning,
+    LackOfFitWarning,
+    warn,
+)
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine.checks import angle_errors, flaws, parallel
 from fastsym.refine.coordinates import Coordinates
+from fastsym.refine.lack_of_fit import LackOfFit
 from fastsym.refine.minimisation import Evaluation, Fit
 from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
 from fastsym.refine.search import SearchResult
 from fastsym.refine.standard_errors import standard_errors
+
+_NEAR = 0.95  # cosine of two units whose errors are worked out together
 
 FRESH = 0.02
 """Radians that units may have turned since the normal matrix was taken."""
@@ -34,17 +42,26 @@ class Refinement:
     n_passes : int
         Passes over all samples; 0 if they were all in memory.
     n_evaluations : int
-        Evaluations on the samples in memory, of all starts.
+        Evaluations on the samples in memory, of all starts; not of those about an optimum.
     converged : bool
-        Whether the optimum was reached within the tolerance and is certified.
+        Whether the optimum was reached within the tolerance and is certified to be the global one.
+        It says nothing of whether the model describes the samples, which `lack_of_fit` does.
     certificate : str
-        Why it is held for the global optimum: "exact" (only rounding is left), "spectral" (a
-        clear spectral start and no lack of fit), "agreement" (two starts ended at the same lowest
-        loss; four if there is a lack of fit), "no lack of fit" (lowest of at least four starts,
-        the residual like noise), or "none".
-    misfit : float
-        Lack of fit: dependence of the residual on x, in standard deviations
-        (`fastsym.refine.checks.lack_of_fit`).
+        Why it is held for the global optimum: "exact" (only rounding is left, and the equations
+        determine the network), "spectral" (a clear spectral start, ample samples and no lack of
+        fit), "agreement" (two independent starts ended at the lowest loss, and starts about it no
+        lower; three where samples are few, half of them where there is a lack of fit), "no lack of
+        fit" (lowest of at least four starts, where the test would notice the excess loss of
+        another), or "none" (see `fastsym.refine.certificates`).
+    reason : str
+        Why nothing is certified; empty if something is.
+    lack_of_fit : LackOfFit
+        Whether the residual depends on x: p-value, size in standard deviations, likely cause, and
+        what the test would notice (`fastsym.refine.lack_of_fit`).
+    r2 : float
+        1 - loss / loss of the best constant, on the samples in memory.
+    r2_linear : float
+        1 - loss / loss of the best linear predictor with a constant, on the samples in memory.
     start_losses : list of float
         Loss of each start on the samples in memory, in order.
     noise_covariance : ndarray of shape (n_outputs, n_outputs)
@@ -62,7 +79,10 @@ class Refinement:
     n_evaluations: int
     converged: bool
     certificate: str
-    misfit: float
+    reason: str
+    lack_of_fit: LackOfFit
+    r2: float
+    r2_linear: float
     start_losses: list[float]
     noise_covariance: Matrix
     decrement: float
@@ -70,6 +90,11 @@ class Refinement:
     _normal: Normal | None = field(repr=False)
     _coordinates: Coordinates = field(repr=False)
     _scale: float = field(repr=False)  # weight of all samples over that of the normal matrix
+
+    @property
+    def misfit(self) -> float:
+        """Lack of fit in standard deviations of its null distribution."""
+        return self.lack_of_fit.misfit
 
     def standard_errors(self) -> tuple[Matrix, Matrix]:
         """Return the standard errors of the weights.
@@ -161,15 +186,23 @@ def result_of(
     decrement = fit.promised
     if decrement is None:
         decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
+    loss = residuals.loss / residuals.weight
+    constant, linear = (
+        1 - loss * problem.sample.weight / one if one > 0 else float("nan")
+        for one in problem.baselines()
+    )
     result = Refinement(
         network=problem.network(fit.point),
-        loss=residuals.loss / residuals.weight,
+        loss=loss,
         n_samples=residuals.n_samples,
         n_passes=n_passes,
         n_evaluations=n_evaluations,
         converged=fit.converged and found.certificate != "none",
         certificate=found.certificate,
-        misfit=found.misfit,
+        reason=found.verdict.reason,
+        lack_of_fit=found.verdict.lack_of_fit,
+        r2=constant,
+        r2_linear=linear,
         start_losses=[one.residuals.loss / problem.sample.weight for one in found.fits],
         noise_covariance=noise * residuals.weight / max(freedom, 1.0),
         decrement=decrement,
@@ -178,12 +211,28 @@ def result_of(
         _coordinates=coordinates,
         _scale=residuals.weight / normal_weight,
     )
-    _warn_of(problem, fit, result)
+    _warn_of_units(problem, fit, result)
+    _warn_of_optimum(fit, result)
+    _warn_of_fit(problem, result)
     return result
 
 
-def _warn_of(problem: Problem, fit: Fit, result: Refinement) -> None:
+def _joint_errors(normal: DenseNormal, noise: Matrix) -> Matrix:
+    """Errors of the units' angles from the inverse of the whole normal matrix, in radians."""
+    try:
+        covariance = normal.covariance(noise)
+    except np.linalg.LinAlgError:
+        return np.full(normal.k, np.inf)
+    return np.sqrt(np.maximum(covariance.diagonal().reshape(normal.k, -1).sum(axis=1), 0))
+
+
+def _warn_of_units(problem: Problem, fit: Fit, result: Refinement) -> None:
     hidden_errors, output_errors = angle_errors(problem, fit.point, fit.residuals)
+    near = absolute_cosines(fit.point.hidden[: len(hidden_errors)]) > _NEAR
+    if np.triu(near, 1).any() and isinstance(result._normal, DenseNormal):
+        # Units near each other share what the samples say of them: the diagonal is not enough.
+        joint = _joint_errors(result._normal, result.noise_covariance / result._scale)
+        hidden_errors = np.maximum(hidden_errors, joint)
     found = flaws(problem, fit.point, hidden_errors)
     if found:
         dead = [i for i, j in found if i == j]
@@ -210,18 +259,46 @@ def _warn_of(problem: Problem, fit: Fit, result: Refinement) -> None:
             "refinement alone",
             IdentifiabilityWarning,
         )
+
+
+def _warn_of_optimum(fit: Fit, result: Refinement) -> None:
     if not fit.converged:
         warn(
             f"refinement stopped after {len(fit.history)} evaluations at loss {result.loss:.4g}; "
             f"the linearised problem still promises a relative decrease of {result.decrement:.2g}",
             ConvergenceWarning,
         )
+    elif result.certificate == "none" and fit.exact:
+        warn(f"{result.reason}; use more samples, or a smaller n_hidden", IdentifiabilityWarning)
     elif result.certificate == "none":
-        lowest = sorted(result.start_losses)[:2]
+        lowest = ", ".join(f"{loss:.6g}" for loss in sorted(result.start_losses)[:2])
         warn(
-            f"the optimum is not certified: {len(result.start_losses)} starts gave lowest losses "
-            f"{', '.join(f'{loss:.6g}' for loss in lowest)} (lack of "
-            f"fit {result.misfit:.1f} standard deviations): the samples are few or noisy for these "
-            "weights, or n_hidden is not theirs",
+            f"the optimum is not certified: {result.reason}; the lowest losses of starts are "
+            f"{lowest}; use more samples, or another n_hidden",
             ConvergenceWarning,
         )
+
+
+_CAUSES = {
+    "linear": "mostly a linear part, as of a linear term beside the network",
+    "constant": "an even part that does not grow as |x|, as of a constant, of biases or of squares",
+    "bends": "bends |v.x|, as of more units than n_hidden",
+}
+
+
+def _warn_of_fit(problem: Problem, result: Refinement) -> None:
+    lack = result.lack_of_fit
+    if not lack.significant:
+        return
+    remedy = "use a larger n_hidden if n_features and n_outputs allow it"
+    if lack.cause == "constant" and not problem.fit_intercept:
+        remedy = "try fit_intercept=True"
+    elif lack.cause == "linear":
+        remedy = "the model has none: a pair of opposite units stands for a direction of it"
+    warn(
+        f"the network does not describe the samples: the residual depends on x (p = "
+        f"{lack.p_value:.2g}, {lack.misfit:.1f} standard deviations; R2 is {result.r2:.4g} against "
+        f"the constant, {result.r2_linear:.4g} against a linear predictor). It has "
+        f"{_CAUSES.get(lack.cause, 'no finite value')}, {lack.explained:.2g} of the loss; {remedy}",
+        LackOfFitWarning,
+    )

@@ -5,12 +5,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsym.refine.checks import MISFIT, flaws, lack_of_fit
+from fastsym.refine.certificates import (
+    SEVERAL,
+    Verdict,
+    agreeing,
+    judge,
+    judge_exact,
+    judge_trusted,
+    resolution,
+)
+from fastsym.refine.checks import flaws
+from fastsym.refine.lack_of_fit import UNTESTED
 from fastsym.refine.minimisation import Fit, lowest_loss
 from fastsym.refine.problem import Problem
 from fastsym.refine.starts import (
     Start,
-    followed_by_moment_starts,
+    followed_by_others,
     generator_of,
     kicked,
     repaired,
@@ -19,9 +29,9 @@ from fastsym.refine.starts import (
 
 MAX_STARTS = 20
 
-_AGREEMENT = 0.01  # of the loss that the weights explain by chance
-_SEVERAL = 4  # starts
-_COARSE = 0.015  # share of the loss that the weights explain, above which kinks are far apart
+_LITTLE = 0.1  # of the resolution: a round that gains less ends them
+_ROUNDS = 3  # of kicks about an optimum, each about what the one before found
+_SETTLED = 6  # optima that starts are drawn about, at most
 
 Say = Callable[[str], object]
 
@@ -33,15 +43,29 @@ class SearchResult(NamedTuple):
     ----------
     fits : list of Fit
         One for each start, in order.
-    certificate : str
-        As in `Refinement`.
-    misfit : float
-        Lack of fit of the lowest; 0 if it is exact.
+    verdict : Verdict
+    lows : list of Fit
+        The lowest that was found about each of them; itself where nothing was looked for.
     """
 
     fits: list[Fit]
-    certificate: str
-    misfit: float
+    verdict: Verdict
+    lows: list[Fit]
+
+    @property
+    def lowest(self) -> Fit:
+        """The lowest of all."""
+        return lowest_loss(self.lows)
+
+    @property
+    def certificate(self) -> str:
+        """As in `Refinement`."""
+        return self.verdict.certificate
+
+    def doubted(self, reason: str) -> "SearchResult":
+        """Return the same, certified by nothing."""
+        verdict = self.verdict._replace(certificate="none", reason=reason)
+        return self._replace(verdict=verdict)
 
 
 def silent(line: str) -> None:
@@ -59,6 +83,9 @@ def search(
     """Minimise on the sample from as many starts as certify the lowest loss.
 
     Where the lowest optimum has doubled or unused units, a repaired start comes before the next.
+    Before starts that agree are believed, others are drawn about the lowest optimum: where it is
+    one of many, at kinks of the loss or along directions that are hardly determined, these end
+    lower.
 
     Parameters
     ----------
@@ -66,7 +93,7 @@ def search(
     starts : iterable of Start
         At least one; no more of them are taken than are needed.
     max_starts : int, default=20
-        Repaired ones included.
+        Repaired ones included, those about an optimum not.
     say : callable
         Called with a line for each start.
 
@@ -77,50 +104,98 @@ def search(
     given = iter(starts)
     repairs: Iterator[Start] = iter(())
     fits: list[Fit] = []
-    result = SearchResult(fits, "none", 0.0)
-    for _ in range(max(max_starts, 1)):
+    lows = _Lows(problem)
+    verdict = Verdict("none", UNTESTED, "no start was given", final=False)
+    max_starts = max(max_starts, 1)
+    while len(fits) < max_starts and not verdict.final:
         repair = next(repairs, None)
         start = next(given, None) if repair is None else repair
         if start is None:  # what there is must do
-            return _judged(problem, fits, len(fits))
+            max_starts = len(fits)
+            break
         fit = problem.fit(start.point(problem))
         fits.append(fit)
+        lows.add(fit)
         say(_line(problem, fits, start))
-        best = lowest_loss(fits)
+        best = lows.lowest
         if best.exact:
-            return SearchResult(fits, "exact", 0.0)
-        found = flaws(problem, fit.point)
-        if start.trusted and fit is best and fit.converged and not found:
-            misfit = lack_of_fit(problem, fit.point)
-            if misfit < MISFIT:
-                return SearchResult(fits, "spectral", misfit)
-        result = _judged(problem, fits, max_starts)
-        if result.certificate != "none":
-            return result
+            verdict = judge_exact(problem, fits, start.trusted and fit is best)
+        elif start.trusted and fit is best:
+            verdict = judge_trusted(problem, fit)
+        elif len(fits) < max_starts and lows.worth_a_look(max_starts):
+            verdict = lows.judged(max_starts)
         # A flaw that comes back after a repair belongs to the network, or to the samples.
-        mend = found and fit is best and repair is None
+        mend = fit is best and repair is None and flaws(problem, fit.point)
         repairs = repaired(problem, fit.point) if mend else iter(())
-    return result
+    if fits and not verdict.final and not lows.lowest.exact:
+        verdict = lows.judged(max_starts)
+    return SearchResult(fits, verdict, lows.fits)
 
 
-def _judged(problem: Problem, fits: list[Fit], max_starts: int) -> SearchResult:
-    """Compare the starts so far."""
-    best = lowest_loss(fits)
-    lowest = best.residuals.loss
-    agreeing = sum(
-        one.residuals.loss - lowest <= _AGREEMENT * problem.unit * lowest for one in fits
-    )
-    if agreeing <= 1 and len(fits) < min(_SEVERAL, max_starts):
-        return SearchResult(fits, "none", 0.0)
-    misfit = lack_of_fit(problem, best.point)
-    # With a lack of fit the model is wrong, or the starts are all in one wrong valley, of which
-    # there are many where biases are free.
-    needed = 2 if misfit < MISFIT else _SEVERAL
-    if agreeing >= needed and not (problem.fit_intercept and misfit >= MISFIT):
-        return SearchResult(fits, "agreement", misfit)
-    if len(fits) >= _SEVERAL and misfit < MISFIT:
-        return SearchResult(fits, "no lack of fit", misfit)
-    return SearchResult(fits, "none", misfit)
+class _Lows:
+    """The lowest optimum that is found about each start's, looked for when it is asked for."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem, self._rng = problem, generator_of(None)
+        self.fits: list[Fit] = []
+        self._settled: set[int] = set()
+
+    def add(self, fit: Fit) -> None:
+        """Add the optimum of a start."""
+        self.fits.append(fit)
+
+    @property
+    def lowest(self) -> Fit:
+        """The lowest of all."""
+        return lowest_loss(self.fits)
+
+    def worth_a_look(self, max_starts: int) -> bool:
+        """Whether the starts so far may certify something."""
+        several = len(self.fits) >= min(SEVERAL, max_starts)
+        return several or agreeing(self._problem, self.fits, self.lowest) > 1
+
+    def judged(self, max_starts: int) -> Verdict:
+        """Settle the lowest, and, where no other agrees with it, the next: then judge."""
+        self._settle_lowest()
+        verdict = judge(self._problem, self.fits, self.lowest, max_starts)
+        if not verdict.final and len(self.fits) >= SEVERAL:
+            self._settle_next()
+            self._settle_lowest()
+            verdict = judge(self._problem, self.fits, self.lowest, max_starts)
+        return verdict
+
+    def _settle_lowest(self) -> None:
+        while (one := self._index_of_lowest()) not in self._settled:
+            self._settle(one)
+
+    def _settle_next(self) -> None:
+        """Settle the lowest that is not settled yet, which may reach what others did not."""
+        left = [i for i in range(len(self.fits)) if i not in self._settled]
+        if left and len(self._settled) < _SETTLED:
+            self._settle(min(left, key=lambda i: self.fits[i].residuals.loss))
+
+    def _index_of_lowest(self) -> int:
+        lowest = self.lowest
+        return next(i for i, one in enumerate(self.fits) if one is lowest)
+
+    def _settle(self, one: int) -> None:
+        """Replace an optimum by the lowest about it, until starts about that end no lower."""
+        self._settled.add(one)
+        best = self.fits[one]
+        for _ in range(_ROUNDS):
+            if best.exact or not np.isfinite(best.residuals.loss):
+                break
+            about = [best]
+            for start in kicked(self._problem, about, self._rng):
+                about.append(self._problem.fit(start.point(self._problem)))  # noqa: PERF401
+            lowest = lowest_loss(about)
+            step = best.residuals.loss - lowest.residuals.loss
+            if step <= _LITTLE * resolution(self._problem) * best.residuals.loss:
+                # The linearised problem may promise more; neither a step nor a start about it does.
+                best = lowest._replace(converged=True)
+                break
+            best = lowest
+        self.fits[one] = best
 
 
 def _line(problem: Problem, fits: list[Fit], start: Start) -> str:
@@ -158,15 +233,17 @@ def search_in_turn(
     result : SearchResult
         Of all searches together.
     """
-    result = SearchResult([], "none", 0.0)
+    result = SearchResult([], Verdict("none", UNTESTED, "no start was given"), [])
     for start in starts:
-        before = result.fits
-        candidates = followed_by_moment_starts(problem, start, random_state)
-        fits, certificate, misfit = search(problem, candidates, max_starts, say)
-        if before and lowest_loss(before).residuals.loss < lowest_loss(fits).residuals.loss:
-            certificate = "none"  # it speaks for an optimum that is not the lowest
-        result = SearchResult([*before, *fits], certificate, misfit)
-        if certificate != "none":
+        candidates = followed_by_others(problem, start, random_state)
+        found = search(problem, candidates, max_starts, say)
+        if result.fits:
+            now = found.lowest.residuals.loss
+            if result.lowest.residuals.loss < now * (1 - resolution(problem)):
+                found = found.doubted("another start ended at a lower loss, but alone")
+        fits, lows = [*result.fits, *found.fits], [*result.lows, *found.lows]
+        result = SearchResult(fits, found.verdict, lows)
+        if result.certificate != "none":
             break
     return result
 
@@ -184,34 +261,9 @@ def no_worse_than_nothing(problem: Problem, found: SearchResult) -> SearchResult
     found : SearchResult
         Certified by nothing if so.
     """
-    lowest = lowest_loss(found.fits)
+    lowest = found.lowest
     if lowest.residuals.loss <= problem.total:
         return found
     fit = problem.fit(next(silenced(lowest)).point(problem))
-    return SearchResult([*found.fits, fit], "none", found.misfit)
-
-
-def settle(problem: Problem, fit: Fit, random_state: Any = None) -> list[Fit]:
-    """Minimise again from near an optimum, where few samples make the loss rough.
-
-    With few samples for each weight the kinks of the loss, one where a sample changes sides of a
-    unit, are as far apart as the standard errors, and each may hold a minimum. Units are moved by
-    two to eight standard errors at random, and the lowest loss is kept.
-
-    Parameters
-    ----------
-    problem : Problem
-    fit : Fit
-    random_state : None, int, RandomState or Generator
-
-    Returns
-    -------
-    fits : list of Fit
-        Empty if the fit is exact or the samples are many.
-    """
-    if fit.exact or problem.unit < _COARSE or not np.isfinite(fit.residuals.loss):
-        return []
-    fits = [fit]
-    for start in kicked(problem, fits, generator_of(random_state)):
-        fits.append(problem.fit(start.point(problem)))  # noqa: PERF401 (starts follow the fits)
-    return fits[1:]
+    found = found.doubted("all starts ended above the loss of predicting zero")
+    return found._replace(fits=[*found.fits, fit], lows=[*found.lows, fit])

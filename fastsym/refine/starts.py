@@ -14,13 +14,14 @@ from fastsym.network import TwoLayerNetwork
 from fastsym.refine.checks import angle_errors, flaws
 from fastsym.refine.coordinates import Point, normalised
 from fastsym.refine.minimisation import Fit, lowest_loss
+from fastsym.refine.normal import DenseNormal
 from fastsym.refine.problem import Problem
 from fastsym.sources import PairedRows
 from fastsym.spectral import SpectralSolution
 from fastsym.sums.values import Moments
 
 _DRAWS = 10_000
-_KICKS = (2.0, 4.0, 8.0, 2.0, 4.0, 8.0)  # standard errors
+_KICKS = (1.0, 2.0, 4.0, 1.0, 2.0, 4.0)  # standard errors
 
 
 class Start(NamedTuple):
@@ -189,12 +190,38 @@ def moment_starts(problem: Problem, rng: np.random.Generator) -> Iterator[Start]
     U, S, V = np.linalg.svd(problem.linear_part, full_matrices=False)
     rank = min(k, len(S))
     for _ in range(_DRAWS):
-        Q = np.linalg.qr(rng.standard_normal((k, k)))[0][:rank]
+        Q = np.linalg.qr(rng.standard_normal((k, k)))[0] * rng.choice([-1.0, 1.0], k)
+        Q = Q[:rank]
         hidden = (Q.T * np.sqrt(S[:rank])) @ V[:rank]
         outputs = (U[:, :rank] * np.sqrt(S[:rank])) @ Q
         if problem.fit_intercept:
             hidden, outputs = _with_constants(hidden, outputs, rng)
         yield Start("linear part", normalised(hidden, outputs, k))
+
+
+def random_starts(problem: Problem, rng: np.random.Generator) -> Iterator[Start]:
+    """Yield starts in random directions, outputs by regression.
+
+    They are independent of the linear part, which says little where it is nearly of lower rank than
+    n_hidden, or where samples are few.
+
+    Parameters
+    ----------
+    problem : Problem
+    rng : Generator
+
+    Yields
+    ------
+    start : Start
+        More of them than any search takes.
+    """
+    k, q = problem.coordinates.n_free, problem.coordinates.to_inputs.shape[1]
+    for _ in range(_DRAWS):
+        hidden = rng.standard_normal((k, q))
+        if problem.fit_intercept:
+            hidden[:, 0] *= 0.5 * np.sqrt(q)
+            hidden = np.concatenate([hidden, np.eye(1, q)])
+        yield Start("random", problem.regressed(hidden))
 
 
 def _with_constants(
@@ -211,25 +238,27 @@ def _with_constants(
     return hidden, np.concatenate([outputs, np.zeros((len(outputs), 1))], axis=1)
 
 
-def followed_by_moment_starts(
-    problem: Problem, start: Start, random_state: Any = None
-) -> Iterator[Start]:
-    """Yield a start, then moment starts.
+def followed_by_others(problem: Problem, start: Start, random_state: Any = None) -> Iterator[Start]:
+    """Yield a start, then moment starts and random starts in turn.
 
     Parameters
     ----------
     problem : Problem
     start : Start
     random_state : None, int, RandomState or Generator
-        Of the moment starts. None: fixed.
+        Of the further starts. None: fixed.
 
     Yields
     ------
     start : Start
     """
     rng = generator_of(random_state)
+    moments, others = moment_starts(problem, rng), random_starts(problem, rng)
     yield start
-    yield from moment_starts(problem, rng)
+    yield next(moments)
+    while True:
+        yield next(moments)
+        yield next(others)
 
 
 def repaired(problem: Problem, point: Point) -> Iterator[Start]:
@@ -276,7 +305,10 @@ def repaired(problem: Problem, point: Point) -> Iterator[Start]:
 
 
 def kicked(problem: Problem, fits: Sequence[Fit], rng: np.random.Generator) -> Iterator[Start]:
-    """Yield starts near an optimum, units moved by two to eight standard errors at random.
+    """Yield starts near an optimum, drawn with a multiple of its standard errors.
+
+    Directions that the samples hardly determine, as of nearly parallel units, are moved along
+    furthest.
 
     Parameters
     ----------
@@ -293,12 +325,15 @@ def kicked(problem: Problem, fits: Sequence[Fit], rng: np.random.Generator) -> I
     k = problem.coordinates.n_free
     for kick in _KICKS:
         fit = lowest_loss(fits)
-        hidden, outputs = fit.point.hidden.copy(), fit.point.outputs
-        errors = angle_errors(problem, fit.point, fit.residuals)[0] / np.sqrt(hidden.shape[1])
-        errors = np.minimum(errors, 1.0)
-        hidden[:k] += kick * errors[:, None] * rng.standard_normal(hidden[:k].shape)
-        hidden[:k] = unit_rows(hidden[:k])
-        yield Start("kicked", Point(hidden, outputs))
+        hidden = fit.point.hidden.copy()
+        variance = fit.residuals.loss / (problem.sample.n_samples * problem.n_outputs)
+        if isinstance(fit.normal, DenseNormal):
+            step = np.sqrt(variance) * fit.normal.draw(rng)
+        else:
+            errors = angle_errors(problem, fit.point, fit.residuals)[0] / np.sqrt(hidden.shape[1])
+            step = np.minimum(errors, 1.0)[:, None] * rng.standard_normal(hidden[:k].shape)
+        hidden[:k] = unit_rows(hidden[:k] + kick * step)
+        yield Start("kicked", problem.regressed(hidden))
 
 
 def silenced(fit: Fit) -> Iterator[Start]:

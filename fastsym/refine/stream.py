@@ -9,7 +9,7 @@ from fastsym.activation import Activation
 from fastsym.algebra import Matrix
 from fastsym.engine.gather import sample_rows
 from fastsym.refine.coordinates import Point, moved
-from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradients, lowest_loss
+from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradients
 from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import refine
@@ -17,7 +17,7 @@ from fastsym.refine.result import Refinement, result_of
 from fastsym.refine.search import SearchResult, no_worse_than_nothing, search
 from fastsym.refine.starts import (
     Start,
-    followed_by_moment_starts,
+    followed_by_others,
     moment_start,
     solve_or_warn,
     spectral_start,
@@ -271,7 +271,7 @@ class _Expansion:
     @property
     def fit(self) -> Fit:
         """The lowest of what was found."""
-        return lowest_loss(self.found.fits)
+        return self.found.lowest
 
     def take(self, rows: Block) -> None:
         """Add samples."""
@@ -321,9 +321,9 @@ class _Expansion:
 
 def _expansion(problem: Problem, start: Start, how: _Settings) -> _Expansion:
     """Search from a start on the samples in memory, and expand about what is found."""
-    found = search(problem, followed_by_moment_starts(problem, start, how.random_state))
+    found = search(problem, followed_by_others(problem, start, how.random_state))
     found = no_worse_than_nothing(problem, found)
-    fit = lowest_loss(found.fits)
+    fit = found.lowest
     masks = None
     if isinstance(fit.normal, DenseNormal):
         weights = problem.coordinates.weights(fit.point)
@@ -368,7 +368,7 @@ class _Summing:
             if certified or after.fit.residuals.loss < before.fit.residuals.loss:
                 return after
             # The lack of fit that is told is that of the latest search.
-            before.found = before.found._replace(misfit=after.found.misfit)
+            before.found = before.found._replace(verdict=after.found.verdict)
         return before.stepped()
 
     def result(self) -> Estimate:

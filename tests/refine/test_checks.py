@@ -16,7 +16,7 @@ from fastsym.engine import gather
 from fastsym.exceptions import ConvergenceWarning, IdentifiabilityWarning, SpectralGapWarning
 from fastsym.metrics import match_neurons, output_error
 from fastsym.refine import refine
-from fastsym.refine.checks import flaws, lack_of_fit
+from fastsym.refine.checks import flaws
 from fastsym.refine.problem import Problem
 from fastsym.refine.starts import repaired
 from fastsym.sources import from_arrays
@@ -68,21 +68,12 @@ def test_a_bad_start_is_not_believed():
     assert lowest[1] - lowest[0] <= 1e-3 * lowest[0]
 
 
-def test_misfit_tells_noise_from_structure():
-    X, Y, network = make_two_layer(5000, 5, 4, 4, noise=0.3, random_state=0)
-    problem = Problem(X, Y, None, 4, Activation())
-    assert abs(lack_of_fit(problem, problem.point(network))) < 4
-    W = network.hidden_weights.copy()
-    W[0] = -W[0]
-    assert lack_of_fit(problem, problem.point(TwoLayerNetwork(W, network.output_weights))) > 20
-
-
 def test_not_certified_warns_with_figures():
     # Five units where the network has eight: many optima, and a residual that depends on x.
     X, Y, _ = make_two_layer(2000, 8, 8, 8, random_state=0)
     rng = np.random.default_rng(0)
     start = TwoLayerNetwork(rng.standard_normal((5, 8)), rng.standard_normal((8, 5)))
-    with pytest.warns(ConvergenceWarning, match=r"not certified: 2 starts .*lack of fit \d"):
+    with pytest.warns(ConvergenceWarning, match=r"not certified: of 2 starts .* p = \d"):
         result = refine(from_arrays(X, Y), start, max_starts=2)
     assert not result.converged
     assert result.certificate == "none"

@@ -1,0 +1,204 @@
+"""Why the lowest of several optima is held for the global one, or why not."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastsym.metrics import parameter_error
+from fastsym.refine.checks import flaws
+from fastsym.refine.lack_of_fit import UNTESTED, LackOfFit, lack_of_fit
+from fastsym.refine.minimisation import Fit, lowest_loss
+from fastsym.refine.normal import DenseNormal
+from fastsym.refine.problem import Problem
+
+SEVERAL = 4
+"""Starts that are tried at least, where the first is in doubt."""
+
+AMPLE = 0.1
+"""Weights for each observation up to which samples are ample."""
+
+NOTICEABLE = 0.05
+"""p-value of the lack of fit below which an optimum is in doubt, though the fit need not be."""
+
+_RESOLUTION = 0.1  # of the loss that the weights explain by chance: optima as close count as one
+_RELATIVE = 1e-3  # the same, relative to the loss
+_DETERMINED = 1e-12  # condition of the normal matrix: below it is singular but for rounding
+_FIRMLY = 1e-6  # the same: equations that determine a network beyond doubt
+_SAME = 1e-6  # squared error of two networks that are one
+_POWER = 1.0  # units of excess loss that the lack of fit must notice to certify by itself
+_SHARE = 0.5  # of the starts must agree where the model does not describe the samples
+
+
+class Verdict(NamedTuple):
+    """Why the lowest of some optima is believed.
+
+    Parameters
+    ----------
+    certificate : str
+        As in `Refinement`.
+    lack_of_fit : LackOfFit
+        Of the lowest.
+    reason : str
+        Why nothing is certified; empty if something is.
+    final : bool
+        Whether further starts will not change it.
+    """
+
+    certificate: str
+    lack_of_fit: LackOfFit
+    reason: str = ""
+    final: bool = True
+
+
+def resolution(problem: Problem) -> float:
+    """Excess loss, relative to the loss, up to which two optima count as one.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    resolution : float
+        A tenth of what the weights explain by chance, but a thousandth at least.
+    """
+    return max(_RELATIVE, _RESOLUTION * problem.unit)
+
+
+def agreeing(problem: Problem, fits: Sequence[Fit], lowest: Fit) -> int:
+    """Count the fits that ended at the loss of the lowest.
+
+    Parameters
+    ----------
+    problem : Problem
+    fits : sequence of Fit
+    lowest : Fit
+
+    Returns
+    -------
+    n_agreeing : int
+    """
+    loss = lowest.residuals.loss
+    bound = loss * (1 + resolution(problem))
+    return sum(bool(one.residuals.loss <= bound) for one in fits)
+
+
+def judge_exact(problem: Problem, fits: Sequence[Fit], trusted: bool) -> Verdict:
+    """Judge optima of which only rounding is left.
+
+    An exact fit is the network that made the samples only where the equations determine it: more
+    observations than weights, a tangent space of full dimension, and, unless both are ample, a
+    second start that ends at the same network.
+
+    Parameters
+    ----------
+    problem : Problem
+    fits : sequence of Fit
+        The lowest is exact.
+    trusted : bool
+        Whether it came from a trusted start.
+
+    Returns
+    -------
+    verdict : Verdict
+    """
+    best = lowest_loss(fits)
+    condition = 0.0
+    if problem.unit < 1:
+        condition = _condition(problem, best)
+    if not condition > _DETERMINED:
+        return Verdict(
+            "none",
+            UNTESTED,
+            "the network fits the samples exactly, but they do not determine it: "
+            f"{problem.n_parameters} weights, {problem.sample.n_samples} samples of "
+            f"{problem.n_outputs} outputs, condition of the normal matrix {condition:.1g}",
+        )
+    others = [one for one in fits if one.exact and one is not best]
+    network = problem.network(best.point)
+    for other in others:
+        error = sum(parameter_error(network, problem.network(other.point)))
+        if not error < _SAME:
+            return Verdict(
+                "none",
+                UNTESTED,
+                "several networks fit the samples exactly (squared difference of their weights "
+                f"{error:.2g}): the samples are too few to tell them apart",
+            )
+    if others or (problem.unit <= AMPLE and (trusted or condition > _FIRMLY)):
+        return Verdict("exact", UNTESTED)
+    return Verdict(
+        "none",
+        UNTESTED,
+        "the network fits the samples exactly, but no other start found it and there are only "
+        f"{1 / problem.unit:.1f} observations for each weight",
+        final=False,
+    )
+
+
+def _condition(problem: Problem, fit: Fit) -> float:
+    """Condition of the normal matrix; 1 where none is formed."""
+    try:
+        normal = problem.normal(fit.point)
+    except np.linalg.LinAlgError:
+        return 0.0
+    return normal.condition if isinstance(normal, DenseNormal) else 1.0
+
+
+def judge_trusted(problem: Problem, fit: Fit) -> Verdict:
+    """Judge the optimum that a trusted start led to, the lowest so far.
+
+    Parameters
+    ----------
+    problem : Problem
+    fit : Fit
+
+    Returns
+    -------
+    verdict : Verdict
+        Not final unless it is certified.
+    """
+    doubt = Verdict("none", UNTESTED, final=False)
+    if not fit.converged or problem.unit > AMPLE or flaws(problem, fit.point):
+        return doubt
+    lack = lack_of_fit(problem, fit.point, fit.normal)
+    return Verdict("spectral", lack) if lack.p_value > NOTICEABLE else doubt
+
+
+def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> Verdict:
+    """Judge the lowest of the optima of several starts.
+
+    Parameters
+    ----------
+    problem : Problem
+    fits : sequence of Fit
+        Of starts that are independent of each other.
+    lowest : Fit
+        The lowest of them, or one next to it.
+    n_starts : int
+        Starts that there will be at most.
+
+    Returns
+    -------
+    verdict : Verdict
+    """
+    lack = lack_of_fit(problem, lowest.point, lowest.normal)
+    agree = agreeing(problem, fits, lowest)
+    # Where the model is wrong there are many valleys, and where samples are few too.
+    needed = 2 if problem.unit <= AMPLE else 3
+    if lack.significant:
+        needed = max(SEVERAL, int(np.ceil(_SHARE * len(fits))))
+    elif lack.p_value <= NOTICEABLE:
+        needed = max(needed, 3)
+    if agree >= needed and not (problem.fit_intercept and lack.significant):
+        return Verdict("agreement", lack)
+    noticed = lack.p_value > NOTICEABLE and lack.detectable <= _POWER * resolution(problem)
+    if len(fits) >= min(SEVERAL, n_starts) and noticed and problem.unit <= AMPLE:
+        return Verdict("no lack of fit", lack)
+    reason = (
+        f"of {len(fits)} starts {agree} ended at the lowest loss, {needed} are needed for "
+        f"{1 / problem.unit:.1f} observations a weight and a lack of fit with p = "
+        f"{lack.p_value:.2g}"
+    )
+    return Verdict("none", lack, reason, final=False)
