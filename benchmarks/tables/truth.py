@@ -1,6 +1,6 @@
 """Whether what a fit says of itself is true: prints tables.
 
-python -m benchmarks.tables.truth [certificates misspecified level power quoted ...] [--problems N] [--seed S]
+python -m benchmarks.tables.truth [TABLE ...] [--problems N] [--seed S]
 
 A certificate is false where `converged_` is True and the loss is above that of the optimum near the
 true network by more than 0.1 % and more than 0.1 unit (the loss that the p weights explain by
@@ -164,8 +164,8 @@ def certificates(problems, seed):
     for key, row in table.items():
         at_optimum = row["right"] + row["false alarm"]
         print(
-            f"{key:18} {row['n']:5} problems: false {row['false']:3} ({row['false'] / row['n']:.1%}), "
-            f"silent {row['silent']}; false alarms {row['false alarm']:3} of {at_optimum} at the "
+            f"{key:18} {row['n']:5} problems: false {row['false']:3} "
+            f"({row['false'] / row['n']:.1%}), silent {row['silent']}; false alarms {row['false alarm']:3} of {at_optimum} at the "
             f"optimum ({row['false alarm'] / max(at_optimum, 1):.1%}); not found, not claimed "
             f"{row['open']}"
         )
@@ -174,8 +174,8 @@ def certificates(problems, seed):
     for number, problem, verdict in worst:
         (k, d), m = problem.truth.hidden_weights.shape, problem.Y.shape[1]
         print(
-            f"  {verdict.kind} {number}: {problem.regime}, (n, d, k, m) = ({len(problem.X)}, {d}, {k}, "
-            f"{m}), noise {problem.noise:g}, n m / p {problem.ratio:.1f}: {verdict.certificate}, "
+            f"  {verdict.kind} {number}: {problem.regime}, (n, d, k, m) = ({len(problem.X)}, {d}, "
+            f"{k}, {m}), noise {problem.noise:g}, n m / p {problem.ratio:.1f}: {verdict.certificate}, "
             f"loss above by {verdict.excess:.2g}, {verdict.units:.2g} units"
             f"{', silent' if verdict.silent else ''}"
         )
