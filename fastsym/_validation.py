@@ -97,18 +97,26 @@ def check_pair(
     return X, Y
 
 
-def check_enough(n_samples: int, n_features: int, weight: float | None = None) -> None:
-    """Raise ValueError if there are no more samples than features.
-
-    A weight of 2 is a sample twice, and weights that add up to 1 are no fewer samples: the greater
-    of n_samples and `weight`, the sum of their weights, counts.
-    """
-    if max(n_samples, weight or 0) <= n_features:
+def check_enough(n_samples: int, n_features: int) -> None:
+    """Raise ValueError if there are no more samples, of positive weight, than features."""
+    if n_samples <= n_features:
         raise ValueError(
             f"too few samples: n_samples={n_samples} with n_features={n_features}; more samples "
             "than features are needed to estimate the second moments (and many more for accurate "
             "weights)."
         )
+
+
+def effective_number(n_samples: int, weights: NDArray[np.float64] | None) -> float:
+    """Return the effective number of samples, (sum w)^2 / sum w^2; n_samples without weights.
+
+    So many samples of equal weight give a mean of the same variance: Kish, "Survey Sampling"
+    (1965), section 11.7. It does not depend on the unit of the weights.
+    """
+    if weights is None or not len(weights):
+        return float(n_samples)
+    share = weights / weights.max()  # whose squares neither overflow nor vanish together
+    return float(share.sum() ** 2 / (share @ share))
 
 
 def check_n_hidden(n_hidden: Any) -> int | None:

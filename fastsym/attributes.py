@@ -11,6 +11,7 @@ class FittedAttributes:
     """Attributes that end in an underscore, all of them views of what `_found` returns."""
 
     fit_intercept: bool
+    stderr: str
 
     def _found(self) -> Fitted:
         raise NotImplementedError
@@ -59,7 +60,7 @@ class FittedAttributes:
         return self.refinement_.noise_covariance
 
     def _standard_errors(self) -> tuple[Matrix, Matrix]:
-        return self.refinement_.standard_errors()
+        return self.refinement_.standard_errors(self.stderr)
 
     @property
     def hidden_stderr_(self) -> Matrix:

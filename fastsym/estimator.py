@@ -56,6 +56,10 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         Start of the joint diagonalization, and further starts of the refinement. None is fixed.
     verbose : int, default=0
         1 prints the diagnostics of a fit, and loss, gradient norm and pass count of the refinement.
+    stderr : {"robust", "classical"}, default="robust"
+        Kind of the standard errors, which may be changed after the fit. "robust" ones (sandwich)
+        hold for noise that depends on x and for weighted samples, "classical" ones for noise of
+        one covariance. See `fastsym.refine.Refinement.standard_errors`.
 
     Attributes
     ----------
@@ -134,6 +138,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
+        stderr: str = "robust",
     ) -> None:
         self.n_hidden = n_hidden
         self.refine = refine
@@ -143,6 +148,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.stderr = stderr
 
     def fit(
         self,
@@ -434,7 +440,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         settings = {
             name: str(value)
             for name, value in self.get_params().items()
-            if name not in ("n_jobs", "verbose")
+            if name not in ("n_jobs", "verbose", "stderr")
         }
         return fitting.passes_of(
             source, settings, client=client, checkpoint=path, every=every, callback=callback

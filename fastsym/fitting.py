@@ -30,6 +30,7 @@ from fastsym.engine.progress import Callback, Event
 from fastsym.exceptions import SpectralGapWarning, warn
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine import Refinement, Start, moment_start, refine
+from fastsym.refine.standard_errors import check_kind
 from fastsym.refine.starts import solve_or_warn, spectral_start
 from fastsym.refine.stream import StreamRefiner
 from fastsym.sources import PairedRows, Source
@@ -50,7 +51,8 @@ class Specification:
     Raises
     ------
     ValueError
-        If the slope is not from 0 to below 1, or intercepts are asked of moments alone.
+        If the slope is not from 0 to below 1, stderr is no kind of standard errors, or intercepts
+        are asked of moments alone.
     """
 
     n_hidden: Any = "auto"
@@ -61,9 +63,11 @@ class Specification:
     n_jobs: int | None = None
     random_state: Any = None
     verbose: int = 0
+    stderr: str = "robust"
 
     def __post_init__(self) -> None:
         check_negative_slope(self.negative_slope)
+        check_kind(self.stderr)
         if self.fit_intercept and not self.refine:
             raise ValueError(
                 "fit_intercept=True needs refine=True: the method of moments has no intercepts."

@@ -163,20 +163,20 @@ def certificates(problems, seed):
             worst.append((number, problem, verdict))
     for key, row in table.items():
         at_optimum = row["right"] + row["false alarm"]
+        share = row["false alarm"] / max(at_optimum, 1)
         print(
-            f"{key:18} {row['n']:5} problems: false {row['false']:3} "
-            f"({row['false'] / row['n']:.1%}), silent {row['silent']}; false alarms {row['false alarm']:3} of {at_optimum} at the "
-            f"optimum ({row['false alarm'] / max(at_optimum, 1):.1%}); not found, not claimed "
-            f"{row['open']}"
+            f"{key:18} {row['n']:5} problems: false {row['false']:3} ({row['false'] / row['n']:.1%}"
+            f"), silent {row['silent']}; false alarms {row['false alarm']:3} of {at_optimum} at "
+            f"the optimum ({share:.1%}); not found, not claimed {row['open']}"
         )
     for name, row in by_certificate.items():
         print(f"certificate {name!r}: {dict(row)}")
     for number, problem, verdict in worst:
         (k, d), m = problem.truth.hidden_weights.shape, problem.Y.shape[1]
+        sizes = len(problem.X), d, k, m
         print(
-            f"  {verdict.kind} {number}: {problem.regime}, (n, d, k, m) = ({len(problem.X)}, {d}, "
-            f"{k}, {m}), noise {problem.noise:g}, n m / p {problem.ratio:.1f}: {verdict.certificate}, "
-            f"loss above by {verdict.excess:.2g}, {verdict.units:.2g} units"
+            f"  {verdict.kind} {number}: {problem.regime}, (n, d, k, m) = {sizes}, noise "
+            f"{problem.noise:g}, n m / p {problem.ratio:.1f}: {verdict.certificate}, loss above by {verdict.excess:.2g}, {verdict.units:.2g} units"
             f"{', silent' if verdict.silent else ''}"
         )
     print("\n".join(refused))

@@ -67,7 +67,8 @@ def angle_errors(problem: Problem, point: Point, residuals: Residuals) -> tuple[
     """Estimate the errors of the angles of rows of W and of columns of A, in radians.
 
     From the diagonal of the normal matrix: half of the samples are on the active side of a unit, so
-    that sum s u u^T is about weight / 2 in white coordinates.
+    that sum s u u^T is about weight / 2 in white coordinates; the effective number of samples is
+    their weight, in the unit in which that is so.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def angle_errors(problem: Problem, point: Point, residuals: Residuals) -> tuple[
     k = problem.coordinates.n_free
     size = np.linalg.norm(point.outputs[:, :k], axis=0)
     variance = residuals.loss / (residuals.weight * problem.n_outputs)
-    information = size**2 * residuals.weight / 2
+    information = size**2 * problem.effective(residuals) / 2
     # A unit that does nothing has no angle: the limit keeps products with it finite.
     error = np.sqrt(variance / np.maximum(information, variance * _NO_ANGLE**-2 + _TINY))
     dimension = problem.coordinates.to_inputs.shape[1]

@@ -55,6 +55,39 @@ class Step(NamedTuple):
     solved: bool = True
 
 
+class UnitGauge:
+    """From small changes in white coordinates to those of unit rows of (bias, w), and of A.
+
+    Parameters
+    ----------
+    point : Point
+    coordinates : Coordinates
+
+    Attributes
+    ----------
+    turn : ndarray of shape (n_free, 1 + d, q)
+        Derivative of a unit row by the row in white coordinates.
+    stretch : ndarray of shape (n_free, q)
+        Derivative of the length of (bias, w), which belongs to A.
+    length : ndarray of shape (n_units,)
+        1 for the constant.
+    first : int
+        First column of unit rows that counts: 0 with intercepts, 1 without.
+    """
+
+    def __init__(self, point: Point, coordinates: Coordinates) -> None:
+        k, T = coordinates.n_free, coordinates.to_inputs
+        weights = point.hidden[:k] @ T.T
+        lengths = row_lengths(weights)
+        units = weights / lengths[:, None]
+        self.turn = (np.eye(len(T)) - units[:, :, None] * units[:, None, :]) @ T
+        self.turn /= lengths[:, None, None]
+        self.stretch = units @ T
+        self.length = np.ones(len(point.hidden))
+        self.length[:k] = lengths
+        self.first = 0 if np.any(T[0]) else 1
+
+
 def normalised(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:
     """Bring the rows of units that may turn to unit length, and their scale to the outputs.
 

@@ -243,6 +243,39 @@ class DenseNormal:
         step = step.reshape(self.k, self.q)
         return step - self._units * (step * self._units).sum(axis=1, keepdims=True)
 
+    def inverse(self, curvature: Matrix | None = None) -> Matrix:
+        """Inverse of the Schur complement on the tangent space, rows kept at unit length.
+
+        Parameters
+        ----------
+        curvature : ndarray of shape (k q, k q), default=None
+            Symmetric; added to the Schur complement on the tangent space.
+
+        Returns
+        -------
+        inverse : ndarray of shape (k q, k q)
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If there is none, or, with a curvature, if the sum is not positive definite.
+        """
+        A = self.outputs[:, : self.k]
+        scaled, scale = self._scaled(A.T @ A)
+        if curvature is None:
+            inverse = linalg.inv(scaled)
+        else:
+            scaled += self._on_tangent(self._on_tangent(curvature).T) / scale / scale[:, None]
+            inverse = linalg.cho_solve(linalg.cho_factor(scaled), np.eye(len(scaled)))
+        return self._on_tangent(inverse) / scale / scale[:, None]
+
+    def _on_tangent(self, matrix: Matrix) -> Matrix:
+        """Project the rows (k q of them) of a matrix off each unit's own direction."""
+        blocks = matrix.reshape(self.k, self.q, -1).copy()
+        for i, unit in enumerate(self._units):
+            blocks[i] -= np.outer(unit, unit @ blocks[i])
+        return blocks.reshape(matrix.shape)
+
     def covariance(self, noise: Matrix) -> Matrix:
         """Covariance of the hidden weights in these coordinates, rows kept at unit length.
 
@@ -256,17 +289,8 @@ class DenseNormal:
         covariance : ndarray of shape (k q, k q)
             Schur complement^-1 (scores' covariance) Schur complement^-1 on the tangent space.
         """
-        k, q = self.k, self.q
-        A = self.outputs[:, :k]
-        scaled, scale = self._scaled(A.T @ A)
-        inverse = linalg.inv(scaled)
-        tangent = inverse.reshape(k, q, k * q)
-        for i, unit in enumerate(self._units):
-            tangent[i] -= np.outer(unit, unit @ tangent[i])
-        inverse /= scale
-        inverse /= scale[:, None]
-        scores = self._weighted(A.T @ noise @ A)
-        return inverse @ scores @ inverse.T
+        A, inverse = self.outputs[:, : self.k], self.inverse()
+        return inverse @ self._weighted(A.T @ noise @ A) @ inverse.T
 
 
 class ImplicitNormal:

@@ -83,8 +83,19 @@ class Problem:
 
     @property
     def unit(self) -> float:
-        """Share of the loss that the weights explain by chance, n_parameters / (n n_outputs)."""
-        return self.n_parameters / (self.sample.n_samples * self.n_outputs)
+        """Share of the loss that the weights explain by chance, n_parameters / (n n_outputs).
+
+        n is the effective number of samples.
+        """
+        return self.n_parameters / (self.sample.n_effective * self.n_outputs)
+
+    def effective(self, residuals: Residuals) -> float:
+        """Effective number of the samples that residuals were summed over.
+
+        Of samples that are not in memory the weights are taken to vary as of those that are.
+        """
+        sample = self.sample
+        return sample.n_effective * (residuals.n_samples / sample.n_samples)
 
     @property
     def is_dense(self) -> bool:

@@ -175,10 +175,7 @@ def _problem_of(
         sample.X[:], sample.Y[:], network.n_features, network.n_outputs, values=not sample.checked
     )
     weights = sample.weights
-    if weights is None:
-        check_enough(len(X), network.n_features)
-    else:
-        check_enough(int((weights > 0).sum()), network.n_features, weights.sum())
+    check_enough(len(X) if weights is None else int((weights > 0).sum()), network.n_features)
     activation = Activation(network.negative_slope)
     return Problem(X, Y, weights, network.n_hidden, activation, fit_intercept, n_jobs)
 

@@ -13,13 +13,12 @@ from fastsym.exceptions import (
 )
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine.checks import angle_errors, flaws, parallel
-from fastsym.refine.coordinates import Coordinates
 from fastsym.refine.lack_of_fit import LackOfFit
 from fastsym.refine.minimisation import Evaluation, Fit
-from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal, ScaledNormal
+from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
 from fastsym.refine.problem import Problem
 from fastsym.refine.search import SearchResult
-from fastsym.refine.standard_errors import standard_errors
+from fastsym.refine.standard_errors import StandardErrors
 
 _NEAR = 0.95  # cosine of two units whose errors are worked out together
 
@@ -87,21 +86,26 @@ class Refinement:
     noise_covariance: Matrix
     decrement: float
     history: list[Evaluation]
-    _normal: Normal | None = field(repr=False)
-    _coordinates: Coordinates = field(repr=False)
-    _scale: float = field(repr=False)  # weight of all samples over that of the normal matrix
+    _errors: StandardErrors = field(repr=False)
 
     @property
     def misfit(self) -> float:
         """Lack of fit in standard deviations of its null distribution."""
         return self.lack_of_fit.misfit
 
-    def standard_errors(self) -> tuple[Matrix, Matrix]:
+    def standard_errors(self, kind: str = "robust") -> tuple[Matrix, Matrix]:
         """Return the standard errors of the weights.
 
-        Gauge: rows of W, with their biases if there are any, of unit length. The covariance is the
-        inverse Gauss-Newton (Fisher information) matrix, with the scores' covariance under
-        `noise_covariance` in between, so that it holds for outputs of unequal noise too.
+        Gauge: rows of W, with their biases if there are any, of unit length. They are worked out
+        when they are first asked for, the robust ones from the samples in memory (at most 65 536),
+        for the number of all samples.
+
+        Parameters
+        ----------
+        kind : {"robust", "classical"}, default="robust"
+            "robust": the sandwich estimator, which holds for noise that depends on x and for
+            sample weights of any origin. "classical": for noise of one covariance,
+            `noise_covariance`, whatever x, and weights that have nothing to do with it.
 
         Returns
         -------
@@ -113,24 +117,14 @@ class Refinement:
         Raises
         ------
         ValueError
-            If there are more than 4096 hidden weights, for which no normal matrix is formed, or the
-            samples do not determine the weights.
+            If kind is neither, if there are more than 4096 hidden weights, for which no normal
+            matrix is formed, or the samples do not determine the weights.
+
+        References
+        ----------
+        White (1980), doi:10.2307/1912934.
         """
-        if not isinstance(self._normal, DenseNormal):
-            raise ValueError(
-                "standard errors need the normal matrix, which is formed for at most "
-                f"{DENSE_PARAMETERS} hidden weights, and finite; this network has "
-                f"{self.network.hidden_weights.size} and a loss of {self.loss:.3g}."
-            )
-        try:
-            return standard_errors(
-                self._normal, self._coordinates, self.noise_covariance, self._scale
-            )
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                f"there are no standard errors: the normal matrix cannot be inverted ({error}), "
-                "the samples do not determine the weights; use a smaller n_hidden."
-            ) from None
+        return self._errors.of(kind)
 
 
 def result_of(
@@ -165,7 +159,7 @@ def result_of(
     ValueError
         If the residuals overflow.
     """
-    residuals, coordinates = fit.residuals, problem.coordinates
+    residuals = fit.residuals
     if not np.isfinite(residuals.residual_moment).all():
         raise ValueError(
             "the squared residuals of the samples overflow: some values of Y, or of X, are too far "
@@ -181,8 +175,9 @@ def result_of(
             normal, normal_weight = problem.normal(fit.point), problem.sample.weight
         except np.linalg.LinAlgError:
             normal = None
-    freedom = residuals.weight - problem.n_parameters / problem.n_outputs
-    noise = residuals.residual_moment / residuals.weight
+    n_effective = problem.effective(residuals)
+    freedom = n_effective - problem.n_parameters / problem.n_outputs
+    noise = residuals.residual_moment / residuals.weight * (n_effective / max(freedom, 1.0))
     decrement = fit.promised
     if decrement is None:
         decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
@@ -204,14 +199,14 @@ def result_of(
         r2=constant,
         r2_linear=linear,
         start_losses=[one.residuals.loss / problem.sample.weight for one in found.fits],
-        noise_covariance=noise * residuals.weight / max(freedom, 1.0),
+        noise_covariance=noise,
         decrement=decrement,
         history=fit.history,
-        _normal=normal,
-        _coordinates=coordinates,
-        _scale=residuals.weight / normal_weight,
+        _errors=StandardErrors(
+            problem, fit.point, normal, noise, residuals.n_samples, normal_weight
+        ),
     )
-    _warn_of_units(problem, fit, result)
+    _warn_of_units(problem, fit, result, normal, normal_weight)
     _warn_of_optimum(fit, result)
     _warn_of_fit(problem, result)
     return result
@@ -226,12 +221,15 @@ def _joint_errors(normal: DenseNormal, noise: Matrix) -> Matrix:
     return np.sqrt(np.maximum(covariance.diagonal().reshape(normal.k, -1).sum(axis=1), 0))
 
 
-def _warn_of_units(problem: Problem, fit: Fit, result: Refinement) -> None:
+def _warn_of_units(
+    problem: Problem, fit: Fit, result: Refinement, normal: Normal | None, normal_weight: float
+) -> None:
     hidden_errors, output_errors = angle_errors(problem, fit.point, fit.residuals)
     near = absolute_cosines(fit.point.hidden[: len(hidden_errors)]) > _NEAR
-    if np.triu(near, 1).any() and isinstance(result._normal, DenseNormal):
+    if np.triu(near, 1).any() and isinstance(normal, DenseNormal):
         # Units near each other share what the samples say of them: the diagonal is not enough.
-        joint = _joint_errors(result._normal, result.noise_covariance / result._scale)
+        share = normal_weight / fit.residuals.weight
+        joint = _joint_errors(normal, result.noise_covariance * share)
         hidden_errors = np.maximum(hidden_errors, joint)
     found = flaws(problem, fit.point, hidden_errors)
     if found:

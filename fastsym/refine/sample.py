@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from fastsym._validation import effective_number
 from fastsym.activation import Activation
 from fastsym.algebra import Matrix
 from fastsym.sums.layout import MaskSums, ResidualSums, aligned_zeros, padded
@@ -37,6 +39,8 @@ class Sample:
         self._staged = aligned_zeros((padded(n), padded(1 + d + m)))
         stage(self._staged, X, Y, weights)
         self.weight = float(n if weights is None else weights.sum())
+        self.n_effective = effective_number(n, weights)
+        self._weighted = weights is not None
         self._mask_work: dict[int, tuple[NDArray[Any], ...]] = {}  # by the number of units
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,6 +56,25 @@ class Sample:
         """sqrt(weight) y, a view of shape (n_samples, n_outputs)."""
         first = 1 + self.n_features
         return self._staged[: self.n_samples, first : first + self.n_outputs]
+
+    def spread(self, n_rows: int) -> "Sample":
+        """Return rows spread evenly over these, staged anew; all if there are no more.
+
+        Parameters
+        ----------
+        n_rows : int
+
+        Returns
+        -------
+        sample : Sample
+        """
+        if n_rows >= self.n_samples:
+            return self
+        rows = np.linspace(0, self.n_samples - 1, n_rows).astype(np.intp)
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        root = inputs[:, :1]
+        weights = root[:, 0] ** 2 if self._weighted else None
+        return Sample(inputs[:, 1:] / root, targets / root, weights, self._n_jobs)
 
     def residuals(self, hidden: Matrix, outputs: Matrix, slope: float) -> Residuals:
         """Return the loss and its gradient at a network.

@@ -1,64 +1,179 @@
-"""Standard errors by the delta method, from white coordinates to weights of unit length."""
+"""Standard errors of the weights, for rows of W of unit length.
+
+Robust ones are the sandwich of Huber (1967) and White (1980), doi:10.2307/1912934: they hold for
+noise whose covariance depends on x, for importance weights, and, of the least-squares optimum of
+the population, where the model is wrong. Classical ones are those of the Gauss-Newton (Fisher
+information) matrix with one covariance of the noise.
+"""
+
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import linalg
 
-from fastsym.algebra import Matrix, row_lengths
-from fastsym.refine.coordinates import Coordinates
-from fastsym.refine.normal import DenseNormal
+from fastsym.algebra import Matrix
+from fastsym.refine.coordinates import Coordinates, Point, UnitGauge
+from fastsym.refine.influence import Influences
+from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal
+from fastsym.refine.problem import Problem
+from fastsym.refine.sample import Sample
+
+Kind = Literal["robust", "classical"]
+Errors = tuple[Matrix, Matrix]
+
+KEPT_ROWS = 65_536
+"""Samples kept for robust errors at most: their own error is then far below a percent."""
+
+_LEAST_ROWS = 8192
+_PRODUCTS = 2e11  # rows times the square of the hidden weights, for which fewer rows are kept
 
 
-def standard_errors(
-    normal: DenseNormal, coordinates: Coordinates, noise: Matrix, scale: float
-) -> tuple[Matrix, Matrix]:
-    """Return the standard errors of unit rows of (bias, w), and of A in that gauge.
+def check_kind(kind: Any) -> Kind:
+    """Return the kind of standard errors.
 
     Parameters
     ----------
-    normal : DenseNormal
-    coordinates : Coordinates
-    noise : ndarray of shape (n_outputs, n_outputs)
-        Covariance of the noise.
-    scale : float
-        Weight of all samples over that of those of the normal matrix.
+    kind : {"robust", "classical"}
 
     Returns
     -------
-    hidden_stderr : ndarray of shape (n_hidden, n_features), or (n_hidden, 1 + n_features)
-        With intercepts, the first column belongs to the biases.
-    output_stderr : ndarray of shape (n_outputs, n_hidden), or (n_outputs, n_hidden + 1)
-        With intercepts, the last column belongs to the output intercept.
+    kind : str
 
     Raises
     ------
-    numpy.linalg.LinAlgError
-        If the normal matrix cannot be inverted.
+    ValueError
+        If it is neither.
     """
-    k, q = normal.k, normal.q
-    T, A = coordinates.to_inputs, normal.outputs
-    K = A.shape[1]
+    if kind not in get_args(Kind):
+        raise ValueError(f'stderr must be "robust" or "classical", got {kind!r}.')
+    return kind
+
+
+class StandardErrors:
+    """Standard errors of the weights at an optimum, worked out when they are first asked for.
+
+    A copy, or a pickle, has the errors in place of the samples and the normal matrix.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its samples are kept, at most 65 536 of them.
+    point : Point
+        The optimum.
+    normal : DenseNormal or None
+        There or close by; None if there is none.
+    noise : ndarray of shape (n_outputs, n_outputs)
+        Covariance of the residual, corrected for the number of weights.
+    n_samples : int
+        That the optimum is of.
+    normal_weight : float
+        Weight of the samples that the normal matrix was summed over.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        point: Point,
+        normal: Normal | None,
+        noise: Matrix,
+        n_samples: int,
+        normal_weight: float,
+    ) -> None:
+        self._found: dict[str, Errors | str] = {}
+        self._point, self._coordinates = point, problem.coordinates
+        self._activation, self._noise = problem.activation, noise
+        self._normal = normal if isinstance(normal, DenseNormal) else None
+        size = problem.coordinates.n_free * problem.coordinates.to_inputs.shape[1]
+        self._sample: Sample | None = None
+        if self._normal is None:
+            reason = (
+                "standard errors need the normal matrix, which is formed for at most "
+                f"{DENSE_PARAMETERS} hidden weights, and finite; this network has {size}."
+            )
+            self._found = dict.fromkeys(get_args(Kind), reason)
+        else:
+            rows = min(KEPT_ROWS, max(_LEAST_ROWS, int(_PRODUCTS / size**2)))
+            self._sample = problem.sample.spread(rows)
+        self._n_samples = n_samples
+        effective = problem.sample.n_effective * n_samples / problem.sample.n_samples
+        self._scale = effective / normal_weight
+
+    def of(self, kind: str = "robust") -> Errors:
+        """Return the standard errors of unit rows of (bias, w), and of A in that gauge.
+
+        Parameters
+        ----------
+        kind : {"robust", "classical"}, default="robust"
+
+        Returns
+        -------
+        hidden_stderr : ndarray of shape (n_hidden, n_features), or (n_hidden, 1 + n_features)
+            With intercepts, the first column belongs to the biases.
+        output_stderr : ndarray of shape (n_outputs, n_hidden), or (n_outputs, n_hidden + 1)
+            With intercepts, the last column belongs to the output intercept.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        kind = check_kind(kind)
+        if kind not in self._found:
+            try:
+                self._found[kind] = self._robust() if kind == "robust" else self._classical()
+            except np.linalg.LinAlgError as error:
+                self._found[kind] = (
+                    f"there are no standard errors: the normal matrix cannot be inverted ({error}),"
+                    " the samples do not determine the weights; use a smaller n_hidden."
+                )
+        found = self._found[kind]
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+
+    def _classical(self) -> Errors:
+        assert self._normal is not None
+        return _classical(self._normal, self._coordinates, self._noise, self._scale)
+
+    def _robust(self) -> Errors:
+        assert self._sample is not None
+        share = self._sample.n_samples / self._n_samples
+        hidden, outputs = Influences(
+            self._sample, self._point, self._coordinates, self._activation, share
+        ).squared()
+        # Of all samples, whose influence is less by their number: share^2 times 1 / share of them.
+        return np.sqrt(share * hidden), np.sqrt(share * outputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        for kind in get_args(Kind):
+            try:
+                self.of(kind)
+            except ValueError:  # kept, to be raised when it is asked for
+                continue
+        return {"_found": self._found}
+
+
+def _classical(
+    normal: DenseNormal, coordinates: Coordinates, noise: Matrix, scale: float
+) -> Errors:
+    """Errors for noise of one covariance; scale: weight of all samples over that of the normal."""
+    k, q, A, K = normal.k, normal.q, normal.outputs, normal.outputs.shape[1]
+    gauge = UnitGauge(normal.point, coordinates)
     covariance = normal.covariance(noise) / scale
-    weights = normal.point.hidden[:k] @ T.T
-    length = row_lengths(weights)
-    units = weights / length[:, None]
     blocks = covariance.reshape(k, q, k, q)
-    hidden = np.empty((k, len(T)))
-    for i in range(k):
-        turn = (np.eye(len(T)) - np.outer(units[i], units[i])) @ T / length[i]
-        hidden[i] = np.einsum("xa,ab,xb->x", turn, blocks[i, :, i, :], turn)
+    hidden = np.stack(
+        [np.einsum("xa,ab,xb->x", gauge.turn[i], blocks[i, :, i], gauge.turn[i]) for i in range(k)]
+    )
     gram_inverse = linalg.cho_solve((normal.gram_factor, False), np.eye(K)) / scale
     # dA_o = E^-1 (scores of A_o - sum_i A_oi V_i dw_i); A in the unit gauge is A_i |w_i|
     response = linalg.cho_solve(
         (normal.gram_factor, False), normal.coupling.transpose(1, 0, 2).reshape(K, k * q)
     )
-    full_length = np.ones(K)
-    full_length[:k] = length
     output = np.empty((len(A), K))
     for o in range(len(A)):
-        change = -response * np.repeat(A[o, :k], q) * full_length[:, None]
+        change = -response * np.repeat(A[o, :k], q) * gauge.length[:, None]
         for i in range(k):
-            change[i, i * q : (i + 1) * q] += A[o, i] * (units[i] @ T)
+            change[i, i * q : (i + 1) * q] += A[o, i] * gauge.stretch[i]
         output[o] = np.einsum("ja,ab,jb->j", change, covariance, change, optimize=True)
-        output[o] += noise[o, o] * np.diag(gram_inverse) * full_length**2
-    bias = 0 if np.any(T[0]) else 1
-    return np.sqrt(np.maximum(hidden[:, bias:], 0)), np.sqrt(np.maximum(output, 0))
+        output[o] += noise[o, o] * np.diag(gram_inverse) * gauge.length**2
+    return np.sqrt(np.maximum(hidden[:, gauge.first :], 0)), np.sqrt(np.maximum(output, 0))

@@ -21,6 +21,7 @@ from fastsym._validation import (
     check_n_hidden,
     check_pair,
     check_weights,
+    effective_number,
 )
 from fastsym.activation import Activation
 from fastsym.algebra import Matrix, pair_indices, whitening
@@ -230,8 +231,10 @@ class Frame:
         return hash(hashlib.sha256(self.input_map.tobytes()).digest())
 
 
-def _noise_floor(x: Matrix, residual: Matrix, whiten_y: Matrix) -> float:
+def _noise_floor(x: Matrix, residual: Matrix, whiten_y: Matrix, n_effective: float) -> float:
     """Largest canonical correlation when x has nothing to do with y.
+
+    Rows are times the square root of their weights, which are 1 in the mean.
 
     Flipping the sign of each x at random leaves symmetric inputs as they are in distribution and
     breaks their tie to y, whatever the tails and the variances that change from sample to sample.
@@ -248,7 +251,7 @@ def _noise_floor(x: Matrix, residual: Matrix, whiten_y: Matrix) -> float:
     # What chance reaches falls with the root of the number of samples.
     largest *= np.sqrt(used / n)
     # Fitting `rank` regressors has shrunk the residual.
-    return _SIGN_MARGIN * largest / np.sqrt(max(1 - rank / n, 1 / n))
+    return _SIGN_MARGIN * largest / np.sqrt(max(1 - rank / n_effective, 1 / n_effective))
 
 
 def _even_regression(x: Matrix, Y: Matrix, root: Matrix) -> Matrix:
@@ -259,7 +262,7 @@ def _even_regression(x: Matrix, Y: Matrix, root: Matrix) -> Matrix:
     n, k = x.shape
     a, b = pair_indices(k)
     n_terms = 1 + len(a)
-    if max(n, float((root**2).sum())) < _EVEN_SAMPLES_PER_TERM * n_terms:
+    if effective_number(n, root[:, 0] ** 2) < _EVEN_SAMPLES_PER_TERM * n_terms:
         coefficients = np.zeros((n_terms, Y.shape[1]))
         coefficients[0] = (Y * root**2).sum(axis=0) / (root**2).sum()
         return coefficients
@@ -290,7 +293,7 @@ def _even_radius(x: Matrix, weight: Matrix) -> float:
     k = x.shape[1]
     square = (x**2).sum(axis=1)
     kurtosis = float(square**2 @ weight / weight.sum()) / (k * (k + 2))
-    n = max(len(x), weight.sum())
+    n = effective_number(len(x), weight)
     chance = 4 * np.sqrt(8 / (k * (k + 2) * n))  # four standard deviations for a Gaussian
     return _RADIUS * k if k > 1 and kurtosis > HEAVY_TAILS + chance else 0.0
 
@@ -395,9 +398,10 @@ def frame_of(
         If the second moments of X are singular.
     """
     n, d = X.shape
-    weight = np.ones(n) if weights is None else weights
+    check_enough(n, d)
+    # In units of their mean: the frame does not depend on the unit of the weights.
+    weight = np.ones(n) if weights is None else weights * (n / weights.sum())
     total = weight.sum()
-    check_enough(n, d, total)
     # One layout, so that the same rows give the same bits.
     X, Y = np.array(X, np.float64, order="C"), np.array(Y, np.float64, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -414,7 +418,7 @@ def frame_of(
 
     left, correlations, right = np.linalg.svd(whiten_x.T @ cross @ whiten_y, full_matrices=False)
     residual = centred - weighted @ (whiten_x @ (whiten_x.T @ cross))
-    floor = _noise_floor(weighted @ whiten_x, residual, whiten_y)
+    floor = _noise_floor(weighted @ whiten_x, residual, whiten_y, effective_number(n, weights))
     k = max(1, int((correlations > floor).sum())) if n_hidden is None else n_hidden
     if k > len(correlations):
         raise RankError(

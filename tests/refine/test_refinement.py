@@ -157,9 +157,15 @@ def test_weights_count_as_repeats():
         assert same_function(weighted.network_, repeated.network_, tight)
     # Both are within the tolerance of the optimum, 1e-3 of the 1 % that the weights explain.
     np.testing.assert_allclose(weighted.loss_, repeated.loss_, rtol=3e-5)
-    np.testing.assert_allclose(weighted.noise_covariance_, repeated.noise_covariance_, atol=3e-5)
+    # What is said of chance counts samples: one of weight 2 has one noise, two rows have two.
+    n_effective = weights.sum() ** 2 / (weights**2).sum()
+    share = 1 - 3 * (5 - 1 + 4) / (4 * np.array([n_effective, weights.sum()]))
+    noise = repeated.noise_covariance_ * share[1] / share[0]
+    np.testing.assert_allclose(weighted.noise_covariance_, noise, atol=3e-5)
     order, _ = match_neurons(weighted.network_, repeated.network_)
-    np.testing.assert_allclose(weighted.hidden_stderr_, repeated.hidden_stderr_[order], rtol=0.02)
+    weighted.stderr = repeated.stderr = "classical"
+    stderr = repeated.hidden_stderr_[order] * np.sqrt(weights.sum() / n_effective)
+    np.testing.assert_allclose(weighted.hidden_stderr_, stderr, rtol=0.02)
 
 
 def test_bad_weights():
