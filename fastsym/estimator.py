@@ -87,7 +87,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
     noise_covariance_ : ndarray of shape (n_outputs, n_outputs)
         Covariance of the residual, corrected for the number of weights.
     hidden_stderr_ : ndarray of shape (n_hidden, n_features)
-        Standard errors of hidden_weights_, whose gauge is rows of unit length.
+        Standard errors of hidden_weights_, whose gauge is rows of unit length; see stderr.
     output_stderr_ : ndarray of shape (n_outputs, n_hidden)
         Standard errors of output_weights_ in the same gauge.
     hidden_intercept_stderr_ : ndarray of shape (n_hidden,)
@@ -172,8 +172,11 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         y : array_like of shape (n_samples,) or (n_samples, n_outputs), or Dask array
             One-dimensional: `predict` gives a one-dimensional array too. None where X is a source.
         sample_weight : array_like of shape (n_samples,), or Dask array, default=None
-            At least 0; a sample of weight 0 is as absent, one of weight 2 counts twice. None: all
-            1.
+            Importance of each sample, at least 0, in any unit: multiplying all by a constant
+            changes nothing. One of weight 0 is as absent, one of weight 2 counts twice in the loss,
+            so that W and A are those of two equal rows; but it is one sample with one noise.
+            What is said of chance (standard errors, tolerances, n_hidden="auto") therefore counts
+            (sum w)^2 / sum w^2 samples. Weights of 1 / variance of the noise fit too. None: all 1.
         client : dask.distributed.Client, default=None
             Passes over all samples run on its workers, see `fastsym.engine.cluster`. None: here.
         checkpoint : path, default=None

@@ -64,7 +64,7 @@ class Refinement:
     start_losses : list of float
         Loss of each start on the samples in memory, in order.
     noise_covariance : ndarray of shape (n_outputs, n_outputs)
-        Of the residual, corrected for the number of fitted weights.
+        Of the residual, weighted as the samples are, corrected for the number of fitted weights.
     decrement : float
         Relative decrease of the loss that the linearised problem still promises.
     history : list of Evaluation

@@ -25,7 +25,7 @@ class PairedRows:
     X : array of shape (n_samples, n_features) or Rows
     Y : array of shape (n_samples, n_outputs) or Rows
     weights : array of shape (n_samples,) or Rows with one column, default=None
-        Of the samples, at least 0; None: all 1.
+        Importance of the samples, at least 0, in any unit; None: all 1.
     block_rows : int, default=None
         Rows read at once. None: about 8 MiB of X and Y, less where memory is short.
     first_row : int, default=0

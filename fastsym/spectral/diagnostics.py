@@ -60,7 +60,8 @@ def symmetry_test(moments: Moments) -> SymmetryTest:
     -------
     test : SymmetryTest
         Scores are self-normalised sums, sum x_i / sqrt(sum x_i^2) and the same of x_i^3, about
-        standard normal for symmetric inputs.
+        standard normal for symmetric inputs. With weights, x_i is times its weight; of the means,
+        as if weights had nothing to do with x.
 
     Notes
     -----
@@ -70,7 +71,7 @@ def symmetry_test(moments: Moments) -> SymmetryTest:
     this bound over all 2 n_features scores. The test sees the marginals only: inputs that are
     symmetric feature by feature but not together pass it.
     """
-    n = moments.n_samples
+    n = moments.n_samples if moments.n_effective is None else moments.n_effective
     squares = np.diag(moments.input_moment)
     means, thirds = np.zeros((2, len(squares)))
     # A feature that is always zero is symmetric.

@@ -328,7 +328,7 @@ def estimate_frame(
         Number of hidden units. "auto" counts the canonical correlations of x and y above the
         noise floor.
     sample_weight : array_like of shape (n_pilot,), default=None
-        Positive; None: all 1.
+        Positive; None: all 1. Their unit does not matter, and (sum w)^2 / sum w^2 samples count.
     negative_slope : float, default=0.0
         Slope of the activation for negative arguments.
 

@@ -162,8 +162,7 @@ class MomentAccumulator(Reducer):
         Y : array_like of shape (n_samples, n_outputs)
             One-dimensional: a single output.
         sample_weight : array_like of shape (n_samples,), default=None
-            At least 0; None: all 1. A sample of weight 0 is as absent, one of weight 2 counts
-            twice.
+            At least 0, in any unit; 0: as absent; 2: counts twice. None: all 1.
 
         Returns
         -------
@@ -271,6 +270,7 @@ class MomentAccumulator(Reducer):
         direct = self._wanted == DIRECT
         return Moments(
             n_samples=self._n_summed,
+            n_effective=self.n_effective,
             frame=self.frame,
             second=mean.get("second", none),
             pair_cross=mean.get("cross", none),

@@ -38,7 +38,7 @@ class Reducer(ABC):
     ) -> None:
         self.n_jobs = n_jobs
         self._stager, self._sums = stager, sums
-        self._n_summed, self._weight_summed = 0, 0.0
+        self._n_summed, self._weight_summed, self._square_summed = 0, 0.0, 0.0
 
     @abstractmethod
     def _add(self, stager: Stager) -> None:
@@ -67,6 +67,13 @@ class Reducer(ABC):
         """Sum of the weights of the rows taken in so far."""
         return self._weight_summed + (0.0 if self._stager is None else self._stager.weight)
 
+    @property
+    def n_effective(self) -> float:
+        """Effective number of the rows taken in so far, (sum w)^2 / sum w^2."""
+        staged = 0.0 if self._stager is None else self._stager.weight_square
+        squares = self._square_summed + staged
+        return self.weight**2 / squares if 0 < squares < np.inf else float(self.n_samples)
+
     def take(
         self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
     ) -> Self:
@@ -94,6 +101,7 @@ class Reducer(ABC):
         self._add(stager)
         self._n_summed += stager.count
         self._weight_summed += stager.weight
+        self._square_summed += stager.weight_square
 
     def peek(self) -> Any:
         """Return `result` of a copy: staged rows stay so, and the next give the same bits."""
@@ -130,10 +138,12 @@ class Reducer(ABC):
         staged = other._stager.staged.copy()  # other may be self
         self._stager.weighted |= other._stager.weighted
         n_summed, weight_summed = other._n_summed, other._weight_summed
+        square_summed = other._square_summed
         if self._sums is not None and other._sums is not None:
             self._sums.merge(other._sums)
         self._n_summed += n_summed
         self._weight_summed += weight_summed
+        self._square_summed += square_summed
         for _ in self._stager.refill(staged):
             self._sum_staged()
         return self
@@ -152,6 +162,8 @@ class Reducer(ABC):
             "weighted": np.array(stager is not None and stager.weighted),
             "staged": np.empty((0, 1)) if stager is None else stager.staged,
         }
+        if state["weighted"]:
+            state["square_summed"] = np.array(self._square_summed)
         sums = {} if self._sums is None else self._sums.to_arrays()
         return self._identity() | state | sums
 
@@ -177,6 +189,11 @@ class Reducer(ABC):
         weighted = bool(arrays["weighted"].item())
         n_summed = int(arrays["n_summed"].item())
         weight_summed = float(arrays["weight_summed"].item())
+        # It is not there without weights, and was not there before: equal ones.
+        equal = weight_summed**2 / max(n_summed, 1)
+        square_summed = float(
+            arrays["square_summed"].item() if "square_summed" in arrays else equal
+        )
         # All is checked before anything is taken over.
         if self._stager is not None:
             self._stager.check(arrays["staged"])
@@ -186,6 +203,7 @@ class Reducer(ABC):
         if self._stager is not None:
             self._stager.restore(arrays["staged"], weighted)
         self._n_summed, self._weight_summed = n_summed, weight_summed
+        self._square_summed = square_summed
         return self
 
     def _check_identity(self, arrays: Mapping[str, NDArray[Any]]) -> None:

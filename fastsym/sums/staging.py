@@ -161,6 +161,14 @@ class Stager:
         first = self.rows[: self.count, 0].astype(np.float64)
         return float(first @ first)
 
+    @property
+    def weight_square(self) -> float:
+        """Sum of the squared weights of the staged rows; their number without weights."""
+        if not self.weighted:
+            return float(self.count)
+        square = self.rows[: self.count, 0].astype(np.float64) ** 2
+        return float(square @ square)
+
     def samples(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
         """Return the staged rows as (X, Y, weights); weights is None where all are 1."""
         d, staged = self.n_features, self.staged

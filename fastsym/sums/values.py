@@ -44,6 +44,8 @@ class Moments:
         Slope of the activation for negative arguments that the moments are meant for.
     xxxx : ndarray of shape (P, P)
         E[(pairs of x') (pairs of x')^T]; empty unless negative_slope is positive.
+    n_effective : float or None
+        Effective number of samples, (sum w)^2 / sum w^2; None: n_samples.
     """
 
     n_samples: int
@@ -57,6 +59,7 @@ class Moments:
     precision: float = float(np.finfo(np.float64).eps)
     negative_slope: float = 0.0
     xxxx: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    n_effective: float | None = None
 
     @property
     def activation(self) -> Activation:

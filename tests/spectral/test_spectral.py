@@ -375,3 +375,13 @@ def test_a_callable_as_method():
                 return result
 
             spectral.solve(moments, method=wrong)
+
+
+def test_symmetry_scores_are_standard_normal_with_weights():
+    rng = np.random.default_rng(8)
+    X, weights = rng.standard_normal((4000, 60)), 1e3 * rng.exponential(size=4000) ** 2
+    moments = MomentAccumulator(1).update(X, np.abs(X[:, :1]) + X[:, :1], weights).moments()
+    scores = spectral.symmetry_test(moments)
+    # The standard error of a standard deviation of 60 scores is 0.09.
+    assert 0.73 < scores.mean_scores.std() < 1.27
+    assert 0.73 < scores.third_scores.std() < 1.27

@@ -294,6 +294,9 @@ def test_weights_are_repeats_in_any_chunks_and_merged(cut, seed):
     merged = (one + two).moments()
     np.testing.assert_allclose(merged.yyxx, got.yyxx, rtol=1e-10, atol=1e-12)
     assert merged.n_samples == got.n_samples == (weights > 0).sum()
+    n_effective = weights.sum() ** 2 / (weights**2).sum()
+    np.testing.assert_allclose([merged.n_effective, got.n_effective], n_effective, rtol=1e-12)
+    np.testing.assert_allclose(expected.n_effective, times.sum(), rtol=1e-12)
 
 
 def test_weighted_and_leaky_accumulators_are_saved_whole(tmp_path):
@@ -305,6 +308,7 @@ def test_weighted_and_leaky_accumulators_are_saved_whole(tmp_path):
         accumulator.update(X[9000:], Y[9000:], weights[9000:])
     assert_same_bits(half, loaded)
     np.testing.assert_array_equal(half.moments().xxxx, loaded.moments().xxxx)
+    assert half.moments().n_effective == loaded.moments().n_effective
     with pytest.raises(ValueError, match="negative_slope"):
         half.merge(MomentAccumulator(2).update(X[:100], Y[:100]))
 
