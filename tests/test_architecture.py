@@ -24,8 +24,8 @@ sources.formats.npy sources.formats.npz sources.formats.hdf5 sources.formats.zar
 sources.formats.parquet sources.formats
 sources.arrays sources.iterables sources.files sources.dask sources
 
-sums.kernels sums.threads sums.frame sums.layout sums.staging sums.reducer sums.values sums.moments
-sums.residuals sums.masks sums
+sums.kernels sums.threads sums.support sums.units sums.frame sums.layout sums.staging sums.reducer
+sums.values sums.moments sums.residuals sums.masks sums
 
 engine.progress engine.checkpoint engine.passes engine.cluster engine.gather engine
 

@@ -108,6 +108,9 @@ def refine(
         If the optimum was not reached or not certified.
     IdentifiabilityWarning
         If units are parallel or unused, so that their weights are not determined.
+    RankDeficientWarning
+        If the samples do not show all directions of x, or, where all are in memory, fewer than four
+        rows alone show one: weights in these directions are zero.
 
     References
     ----------
@@ -120,14 +123,14 @@ def refine(
     first, network = _first_of(starts)
     if sample is None:
         sample = spread_sample(source, network.n_hidden)
-    problem = _problem_of(sample, network, fit_intercept, n_jobs)
+    whole = sample.n_samples >= source.n_samples
+    problem = _problem_of(sample, network, fit_intercept, n_jobs, whole)
     found = search_in_turn(problem, itertools.chain([first], starts), max_starts, random_state, say)
     found = no_worse_than_nothing(problem, found)
     fit = lowest_loss(found.fits)
     near = settle(problem, fit, random_state)
     fit = lowest_loss([fit, *near])
     n_evaluations = sum(len(one.history) for one in [*found.fits, *near])
-    whole = sample.n_samples >= source.n_samples
     n_passes = 0
     if not whole:
         everything = _AllSamples(source, problem, fit.normal, n_jobs)
@@ -168,7 +171,11 @@ def _first_of(starts: Iterator[Start]) -> tuple[Start, TwoLayerNetwork]:
 
 
 def _problem_of(
-    sample: PairedRows, network: TwoLayerNetwork, fit_intercept: bool, n_jobs: int | None
+    sample: PairedRows,
+    network: TwoLayerNetwork,
+    fit_intercept: bool,
+    n_jobs: int | None,
+    whole: bool,
 ) -> Problem:
     """Check the samples held in memory, and put them into white coordinates."""
     X, Y = check_pair(
@@ -180,7 +187,7 @@ def _problem_of(
     else:
         check_enough(int((weights > 0).sum()), network.n_features, weights.sum())
     activation = Activation(network.negative_slope)
-    return Problem(X, Y, weights, network.n_hidden, activation, fit_intercept, n_jobs)
+    return Problem(X, Y, weights, network.n_hidden, activation, fit_intercept, n_jobs, whole)
 
 
 class _AllSamples:
@@ -206,6 +213,7 @@ class _AllSamples:
             self.problem.activation,
             n_jobs=self._n_jobs,
             check=self.n_passes == 1,
+            units=self.problem.units,
         )
         self._scale = total.weight / self.problem.sample.weight
         return total

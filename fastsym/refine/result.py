@@ -1,6 +1,6 @@
 """What a refinement found, and what is said of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal, ScaledN
 from fastsym.refine.problem import Problem
 from fastsym.refine.search import SearchResult
 from fastsym.refine.standard_errors import standard_errors
+from fastsym.sums.support import warn_of_rank
+from fastsym.sums.units import LARGEST_MEAN_SQUARE, Units, check_weight
+from fastsym.sums.values import Residuals
 
 FRESH = 0.02
 """Radians that units may have turned since the normal matrix was taken."""
@@ -70,6 +73,7 @@ class Refinement:
     _normal: Normal | None = field(repr=False)
     _coordinates: Coordinates = field(repr=False)
     _scale: float = field(repr=False)  # weight of all samples over that of the normal matrix
+    _units: Units | None = field(repr=False)  # of the normal matrix
 
     def standard_errors(self) -> tuple[Matrix, Matrix]:
         """Return the standard errors of the weights.
@@ -97,15 +101,24 @@ class Refinement:
                 f"{DENSE_PARAMETERS} hidden weights, and finite; this network has "
                 f"{self.network.hidden_weights.size} and a loss of {self.loss:.3g}."
             )
+        coordinates, noise, units = self._coordinates, self.noise_covariance, self._units
+        shift = 0
+        if units is not None:
+            noise = units.covariance(noise, -1)
+            to_user, shift = units.map_to_user(coordinates.to_inputs)
+            coordinates = coordinates._replace(to_inputs=to_user)
         try:
-            return standard_errors(
-                self._normal, self._coordinates, self.noise_covariance, self._scale
-            )
+            hidden, outputs = standard_errors(self._normal, coordinates, noise, self._scale)
         except np.linalg.LinAlgError as error:
             raise ValueError(
                 f"there are no standard errors: the normal matrix cannot be inverted ({error}), "
                 "the samples do not determine the weights; use a smaller n_hidden."
             ) from None
+        if units is not None:
+            k = self.network.n_hidden
+            outputs[:, :k] = np.ldexp(outputs[:, :k], shift)
+            outputs = units.output_to_user(outputs)
+        return hidden, outputs
 
 
 def result_of(
@@ -141,11 +154,7 @@ def result_of(
         If the residuals overflow.
     """
     residuals, coordinates = fit.residuals, problem.coordinates
-    if not np.isfinite(residuals.residual_moment).all():
-        raise ValueError(
-            "the squared residuals of the samples overflow: some values of Y, or of X, are too far "
-            "from those that the fit began with; rescale or remove these rows."
-        )
+    check_sizes(residuals, problem.units)
     normal: Normal | None = fit.normal
     if isinstance(normal, ScaledNormal):
         normal = normal.normal
@@ -158,28 +167,73 @@ def result_of(
             normal = None
     freedom = residuals.weight - problem.n_parameters / problem.n_outputs
     noise = residuals.residual_moment / residuals.weight
+    noise = noise * residuals.weight / max(freedom, 1.0)
     decrement = fit.promised
     if decrement is None:
         decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
     result = Refinement(
         network=problem.network(fit.point),
-        loss=residuals.loss / residuals.weight,
+        loss=_user_loss(residuals, problem.units) / residuals.weight,
         n_samples=residuals.n_samples,
         n_passes=n_passes,
         n_evaluations=n_evaluations,
         converged=fit.converged and found.certificate != "none",
         certificate=found.certificate,
         misfit=found.misfit,
-        start_losses=[one.residuals.loss / problem.sample.weight for one in found.fits],
-        noise_covariance=noise * residuals.weight / max(freedom, 1.0),
+        start_losses=[
+            _user_loss(one.residuals, problem.units) / problem.sample.weight for one in found.fits
+        ],
+        noise_covariance=noise if problem.units is None else problem.units.covariance(noise),
         decrement=decrement,
-        history=fit.history,
+        history=_user_history(fit, problem.units),
         _normal=normal,
         _coordinates=coordinates,
         _scale=residuals.weight / normal_weight,
+        _units=problem.units,
     )
+    warn_of_rank(problem.input_moment, problem.whiten)
     _warn_of(problem, fit, result)
     return result
+
+
+def check_sizes(residuals: Residuals, units: Units | None) -> None:
+    """Raise ValueError if some rows are so large that the sums hold nothing of the others.
+
+    Parameters
+    ----------
+    residuals : Residuals
+    units : Units or None
+        In which they are.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    squares, weight = np.diag(residuals.residual_moment), residuals.weight
+    check_weight(weight, residuals.n_samples, units)
+    if not (
+        np.isfinite(residuals.residual_moment).all()
+        and (squares <= LARGEST_MEAN_SQUARE * weight).all()
+    ):
+        raise ValueError(
+            "the squared residuals of the samples overflow, or hold nothing but those of the "
+            "largest: some values of Y, or of X, are too far from those that the fit began with; "
+            "rescale or remove these rows."
+        )
+
+
+def _user_loss(residuals: Residuals, units: Units | None) -> float:
+    return residuals.loss if units is None else units.loss(residuals.residual_moment)
+
+
+def _user_history(fit: Fit, units: Units | None) -> list[Evaluation]:
+    """History with losses in the square of the user's largest unit of Y."""
+    if units is None:
+        return fit.history
+    exponent = 2 * int(units.outputs.max())
+    with np.errstate(over="ignore"):
+        return [replace(one, loss=float(np.ldexp(one.loss, exponent))) for one in fit.history]
 
 
 def _warn_of(problem: Problem, fit: Fit, result: Refinement) -> None:

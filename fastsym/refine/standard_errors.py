@@ -42,9 +42,12 @@ def standard_errors(
     length = row_lengths(weights)
     units = weights / length[:, None]
     blocks = covariance.reshape(k, q, k, q)
-    hidden = np.empty((k, len(T)))
+    hidden, sizes = np.empty((k, len(T))), np.empty((k, len(T)))
     for i in range(k):
         turn = (np.eye(len(T)) - np.outer(units[i], units[i])) @ T / length[i]
+        # Weights of features in units far apart are, too: their squares may vanish.
+        sizes[i] = np.abs(turn).max(axis=1)
+        turn /= np.where(sizes[i] > 0, sizes[i], 1)[:, None]
         hidden[i] = np.einsum("xa,ab,xb->x", turn, blocks[i, :, i, :], turn)
     gram_inverse = linalg.cho_solve((normal.gram_factor, False), np.eye(K)) / scale
     # dA_o = E^-1 (scores of A_o - sum_i A_oi V_i dw_i); A in the unit gauge is A_i |w_i|
@@ -61,4 +64,5 @@ def standard_errors(
         output[o] = np.einsum("ja,ab,jb->j", change, covariance, change, optimize=True)
         output[o] += noise[o, o] * np.diag(gram_inverse) * full_length**2
     bias = 0 if np.any(T[0]) else 1
-    return np.sqrt(np.maximum(hidden[:, bias:], 0)), np.sqrt(np.maximum(output, 0))
+    hidden = sizes * np.sqrt(np.maximum(hidden, 0))
+    return hidden[:, bias:], np.sqrt(np.maximum(output, 0))
