@@ -44,7 +44,7 @@ def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
         return whiten
     rest = rows[~few]
     shown = whitening(rest.T @ rest / n_rest)
-    if shown.shape[1] >= rank:
+    if not 0 < shown.shape[1] < rank:
         return whiten
     return shown @ whitening(shown.T @ moment @ shown)
 

@@ -300,10 +300,11 @@ def _exponents(name: str, rows: NDArray[Any]) -> NDArray[np.int64]:
     far = columns[heights[columns] - exponents[columns] > _FAR]
     if len(far):
         first = int(far[0])
+        value = rows[sizes[:, first].argmax(), first]
         raise ValueError(
-            f"{name} holds {rows[sizes[:, first].argmax(), first]:.3g} in column {first}, where half of the "
-            f"values are below {medians[first]:.3g}: the sums of squares overflow or lose all others; "
-            f"remove or repair such rows, or rescale {name}."
+            f"{name} holds {value:.3g} in column {first}, where half of the values are below "
+            f"{medians[first]:.3g}: the sums of squares overflow or lose all others; remove or "
+            f"repair such rows, or rescale {name}."
         )
     if name == "Y" and heights.max() > _SQUARE:
         raise ValueError(
