@@ -109,8 +109,8 @@ def refine(
     IdentifiabilityWarning
         If units are parallel or unused, so that their weights are not determined.
     RankDeficientWarning
-        If the samples do not show all directions of x, or, where all are in memory, fewer than four
-        rows alone show one: weights in these directions are zero.
+        If the samples do not show all directions of x, or, where all are in memory, a few rows
+        alone show one: weights in these directions are zero.
 
     References
     ----------

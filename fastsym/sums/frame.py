@@ -31,7 +31,7 @@ from fastsym.sums.threads import one_blas_thread
 from fastsym.sums.units import Units, units_of
 
 FILE_KIND = "frame"
-FILE_VERSION = 1
+FILE_VERSION = 2
 
 HEAVY_TAILS = 1.1
 """E|x'|^4 of white x' over that of a Gaussian, above which the instruments get an even weight."""

@@ -28,7 +28,7 @@ from fastsym.sums.units import check_moments
 from fastsym.sums.values import Moments
 
 FILE_KIND = "moments"
-FILE_VERSION = 3
+FILE_VERSION = 4
 
 
 def load_kernels(compute_dtype: str = "float64") -> None:

@@ -6,7 +6,7 @@ from fastsym.algebra import Matrix, whitening
 from fastsym.exceptions import RankDeficientWarning, warn
 
 FEW_ROWS = 4
-"""A direction that fewer rows show than these, and no others, has no weights."""
+"""1 / leverage below which a row is one of a few that determine the fit there."""
 
 
 def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
@@ -14,8 +14,9 @@ def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
 
     The weights of such a direction would be made to fit these rows, whatever they are, and say
     nothing of any other. 1 / leverage of a row is the number of rows that determine the fit there:
-    X must not lose rank without the rows for which that is below `FEW_ROWS`. As in the null space
-    of X, the weights of what is lost are zero where each feature has its root mean square as unit.
+    what X loses without the rows for which that is below `FEW_ROWS` has no support. Rank alone
+    counts, so that heavy tails and conditions lose nothing. As in the null space of X, weights
+    have no part in what is lost, where each feature has the root mean square of the others as unit.
 
     Parameters
     ----------
@@ -33,17 +34,20 @@ def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
     ----------
     Huber, "Robust Statistics" (1981), section 7.2, doi:10.1002/0471725250, for the leverage.
     """
-    whiten = whitening(moment)
-    n_samples, rank = len(rows), whiten.shape[1]
-    white = rows @ whiten
-    # The sum of all leverages is the rank.
-    leverage = np.einsum("ij,ij->i", white, white)
-    few = leverage > leverage.sum() / (FEW_ROWS * max(rank, 1))
-    n_rest = n_samples - int(few.sum())
-    if not few.any() or n_rest <= 2 * rank:
-        return whiten
-    rest = rows[~few]
-    shown = whitening(rest.T @ rest / n_rest)
+    whiten = shown = whitening(moment)
+    rank = whiten.shape[1]
+    # One of a few rows may be so large that the others are seen only when it is left out.
+    for _ in range(FEW_ROWS - 1):
+        white = rows @ shown
+        # The sum of all leverages is the rank.
+        leverage = np.einsum("ij,ij->i", white, white)
+        few = leverage > leverage.sum() / (FEW_ROWS * max(shown.shape[1], 1))
+        if not few.any():
+            break
+        rows = rows[~few]
+        if len(rows) <= 2 * rank:
+            return whiten
+        shown = whitening(rows.T @ rows / len(rows))
     if not 0 < shown.shape[1] < rank:
         return whiten
     return shown @ whitening(shown.T @ moment @ shown)
@@ -90,7 +94,7 @@ def warn_of_rank(moment: Matrix, whiten: Matrix) -> None:
         f"{count} {what}"
         for count, what in (
             (n_features - rank - few, "constant zero or linearly dependent"),
-            (few, f"shown by fewer than {FEW_ROWS} rows alone"),
+            (few, "shown by a few rows alone"),
         )
         if count
     ]
