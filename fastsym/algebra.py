@@ -13,6 +13,7 @@ Matrix = NDArray[np.float64]
 
 _CHUNK_COLUMNS = 256
 _KEPT_UP_TO = 64
+_SHORT, _LONG = 1e-140, 1e140  # lengths whose squares lose no digits
 
 
 def pair_indices(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -197,7 +198,13 @@ def row_lengths(rows: Matrix) -> Matrix:
     -------
     lengths : ndarray of shape (n_rows,)
     """
-    lengths = np.linalg.norm(rows, axis=1)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(rows, axis=1)
+    if not ((lengths > _SHORT) & (lengths < _LONG)).all():
+        # Squares vanish or overflow where the rows do not.
+        largest = np.abs(rows).max(axis=1, initial=0)
+        exponents = np.frexp(largest)[1]
+        lengths = np.ldexp(np.linalg.norm(np.ldexp(rows, -exponents[:, None]), axis=1), exponents)
     return np.where(lengths > 0, lengths, 1)
 
 

@@ -108,11 +108,15 @@ def output_error(Y_true: ArrayLike, Y_pred: ArrayLike) -> float:
         If the shapes differ or a value is not finite.
     """
     truth, prediction = as_rows("Y_true", Y_true), as_rows("Y_pred", Y_pred)
+    truth, prediction = truth.astype(np.float64), prediction.astype(np.float64)
     check_finite("Y_true", truth)
     check_finite("Y_pred", prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
             f"Y_true and Y_pred must have the same shape, got {truth.shape} and {prediction.shape}."
         )
+    # A power of two, so that squares of large and of small values are as exact as others.
+    exponent = int(np.frexp(np.abs(truth).max(initial=0.0))[1])
+    truth, prediction = np.ldexp(truth, -exponent), np.ldexp(prediction, -exponent)
     difference, scale = ((prediction - truth) ** 2).sum(), (truth**2).sum()
     return float(difference / scale) if scale > 0 else (0.0 if difference == 0 else np.inf)

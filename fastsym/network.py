@@ -154,7 +154,7 @@ class TwoLayerNetwork:
         Raises
         ------
         ValueError
-            If X is not a finite numeric array with n_features columns.
+            If X is not a finite numeric array with n_features columns, or predictions overflow.
         """
         rows = as_rows("X", X)
         if rows.shape[1] != self.n_features:
@@ -163,11 +163,22 @@ class TwoLayerNetwork:
             )
         check_finite("X", rows)
         Y = np.empty((len(rows), self.n_outputs))
-        for first in range(0, len(rows), _PREDICT_ROWS):  # bounds the hidden layer's memory
-            block = np.asarray(rows[first : first + _PREDICT_ROWS], np.float64)
-            hidden = self.activation(block @ self.hidden_weights.T + self.hidden_intercept)
-            np.matmul(hidden, self.output_weights.T, out=Y[first : first + _PREDICT_ROWS])
-        return Y + self.output_intercept
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first in range(0, len(rows), _PREDICT_ROWS):  # bounds the hidden layer's memory
+                block = np.asarray(rows[first : first + _PREDICT_ROWS], np.float64)
+                hidden = self.activation(block @ self.hidden_weights.T + self.hidden_intercept)
+                np.matmul(hidden, self.output_weights.T, out=Y[first : first + _PREDICT_ROWS])
+            Y += self.output_intercept
+            finite = np.isfinite(Y.sum())
+        if not finite and (bad := ~np.isfinite(Y).all(axis=1)).any():
+            row = int(bad.argmax())
+            raise ValueError(
+                f"predictions overflow, first in row {row} of X, whose largest value is "
+                f"{np.abs(rows[row]).max():.3g}; weights go up to "
+                f"{np.abs(self.hidden_weights).max():.3g} (hidden) and "
+                f"{np.abs(self.output_weights).max():.3g} (output)."
+            )
+        return Y
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the network to an .npz file of plain arrays with a format version and a checksum.

@@ -174,10 +174,11 @@ def certificates(problems, seed):
     for number, problem, verdict in worst:
         (k, d), m = problem.truth.hidden_weights.shape, problem.Y.shape[1]
         sizes = len(problem.X), d, k, m
+        silent = ", silent" if verdict.silent else ""
         print(
             f"  {verdict.kind} {number}: {problem.regime}, (n, d, k, m) = {sizes}, noise "
-            f"{problem.noise:g}, n m / p {problem.ratio:.1f}: {verdict.certificate}, loss above by {verdict.excess:.2g}, {verdict.units:.2g} units"
-            f"{', silent' if verdict.silent else ''}"
+            f"{problem.noise:g}, n m / p {problem.ratio:.1f}: {verdict.certificate}, loss above by "
+            f"{verdict.excess:.2g}, {verdict.units:.2g} units{silent}"
         )
     print("\n".join(refused))
     print(f"{spent:.1f} s in fits")

@@ -20,6 +20,7 @@ from fastsym.sums.layout import DIRECT, LINEAR
 from fastsym.sums.moments import MomentAccumulator, PartialAccumulator
 from fastsym.sums.residuals import ResidualAccumulator
 from fastsym.sums.staging import staged_rows
+from fastsym.sums.units import Units
 from fastsym.sums.values import Moments, Residuals
 
 SPREAD_PILOT = 4
@@ -253,6 +254,7 @@ def accumulate_residuals(
     n_jobs: int | None = None,
     check: bool = True,
     callback: Callback | None = None,
+    units: Units | None = None,
 ) -> Residuals:
     """Sum of squared residuals of a network over a source, and its gradient.
 
@@ -269,6 +271,8 @@ def accumulate_residuals(
         Whether to check the values; not needed for a source that was checked before.
     callback : callable, default=None
         Called with a `fastsym.engine.Event` after each block.
+    units : Units, default=None
+        In which hidden and outputs are. None: the samples' own.
 
     Returns
     -------
@@ -280,7 +284,7 @@ def accumulate_residuals(
         If a value is not finite; rows are numbered within the source.
     """
     d, m = source.n_features, source.n_outputs
-    accumulator = ResidualAccumulator(d, m, hidden, outputs, activation, n_jobs)
+    accumulator = ResidualAccumulator(d, m, hidden, outputs, activation, n_jobs, units)
     return as_passes(source, callback).read("residuals", accumulator, check=check).result()
 
 

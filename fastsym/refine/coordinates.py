@@ -66,7 +66,9 @@ class UnitGauge:
     Attributes
     ----------
     turn : ndarray of shape (n_free, 1 + d, q)
-        Derivative of a unit row by the row in white coordinates.
+        Derivative of a unit row by the row in white coordinates, over `size`.
+    size : ndarray of shape (n_free, 1 + d)
+        Taken out of `turn`: features in units far apart have squares that would vanish.
     stretch : ndarray of shape (n_free, q)
         Derivative of the length of (bias, w), which belongs to A.
     length : ndarray of shape (n_units,)
@@ -82,6 +84,8 @@ class UnitGauge:
         units = weights / lengths[:, None]
         self.turn = (np.eye(len(T)) - units[:, :, None] * units[:, None, :]) @ T
         self.turn /= lengths[:, None, None]
+        self.size = np.abs(self.turn).max(axis=2)
+        self.turn /= np.where(self.size > 0, self.size, 1)[:, :, None]
         self.stretch = units @ T
         self.length = np.ones(len(point.hidden))
         self.length[:k] = lengths

@@ -74,7 +74,6 @@ class Influences:
         self._sample, self._coordinates, self._activation = sample, coordinates, activation
         self._share = share
         self._weights = coordinates.weights(point)
-        self._gauge = UnitGauge(point, coordinates)
         moments = sample.mask_moments(self._weights, activation.negative_slope)
         normal = self._normal = DenseNormal(moments, point, coordinates)
         k, q, K = normal.k, normal.q, len(point.hidden)
@@ -89,15 +88,21 @@ class Influences:
             self._inverse = normal.inverse()
         self._inverse = self._inverse.reshape(k, q, k * q)
 
-    def squared(self) -> tuple[Matrix, Matrix]:
+    def squared(self, gauge: UnitGauge) -> tuple[Matrix, Matrix]:
         """Sum of the squares over the samples, in the gauge of unit rows (bias, w).
+
+        Parameters
+        ----------
+        gauge : UnitGauge
+            At the optimum.
 
         Returns
         -------
-        hidden : ndarray of shape (n_hidden, n_features), or (n_hidden, 1 + n_features)
+        hidden : ndarray of shape (n_hidden, 1 + n_features)
+            Over the squares of `gauge.size`.
         outputs : ndarray of shape (n_outputs, n_units)
         """
-        gauge, A = self._gauge, self._normal.outputs
+        A = self._normal.outputs
         hidden, outputs = np.zeros(gauge.turn.shape[:2]), np.zeros_like(A)
         for rows in self._blocks():
             step, moved = self._of(rows)
@@ -106,7 +111,7 @@ class Influences:
             stretch = np.einsum("inq,iq->ni", step, gauge.stretch)
             moved[:, :, : len(step)] += A[:, : len(step)] * stretch[:, None, :]
             outputs += (moved**2).sum(axis=0)
-        return hidden[:, gauge.first :], outputs
+        return hidden, outputs
 
     def _blocks(self) -> Iterator[_Rows]:
         normal, sample = self._normal, self._sample

@@ -23,6 +23,7 @@ _DESCENT = 1e-4  # share of the promised decrease that a step must give
 _REJECTED = 6
 _LIMIT_SLACK = 3.0  # times the tolerance still counts when the evaluations are used up
 _DAMPING = 1e-3
+_EPS = float(np.finfo(float).eps)
 
 
 class Objective(Protocol):
@@ -73,7 +74,8 @@ class Fit(NamedTuple):
     converged: bool
     exact: bool
     history: list[Evaluation]
-    promised: float | None = None  # relative decrease left after a step that was not evaluated
+    # relative decrease left after a step that was not evaluated, or at the limit, undamped
+    promised: float | None = None
 
 
 def lowest_loss(fits: Sequence[Fit]) -> Fit:
@@ -256,6 +258,9 @@ class _Descent:
             self._tell(attempt.loss, np.nan, step.predicted / self.loss, False)
             rejected += self.fresh
             exact = self.loss <= _ROUNDING * self.objective.total
+            # Damped until only rounding is promised, and that is not there: this is a kink.
+            if self.fresh and step.solved and step.predicted <= _EPS * self.loss:
+                return self._ended(exact, True, slack=_LIMIT_SLACK)
             # The loss has a kink where a sample changes sides, and its gradient jumps there: the
             # linearised problem then promises what no step can give.
             near = self.decrement <= _KINKS * self.tolerance
@@ -313,11 +318,16 @@ class _Descent:
 
     def _ended(self, exact: bool, close: bool, slack: float) -> Fit:
         """Judge the present point, without damping."""
+        promised = None
         if not (exact or close):
             undamped = self._solved(0.0)
             bound = slack * self.tolerance * self.loss
             close = undamped.solved and undamped.predicted <= bound
-        return Fit(self.point, self.residuals, self.normal, exact or close, exact, self.history)
+            if not close and self.loss > 0 and np.isfinite(undamped.predicted):
+                # What a damped step promises is no bound, and may be next to nothing.
+                promised = undamped.predicted / self.loss
+        ended = exact or close
+        return Fit(self.point, self.residuals, self.normal, ended, exact, self.history, promised)
 
     def _tell(self, loss: float, norm: float, decrement: float, accepted: bool) -> None:
         mean = loss / self.residuals.weight

@@ -12,6 +12,8 @@ from fastsym.refine.coordinates import Coordinates, Point
 from fastsym.refine.minimisation import Fit, minimise
 from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, ImplicitNormal, Normal
 from fastsym.refine.sample import Sample
+from fastsym.sums.support import supported_whitening
+from fastsym.sums.units import units_of
 from fastsym.sums.values import Residuals
 
 TOLERANCE = 1e-3
@@ -38,11 +40,14 @@ class Problem:
     fit_intercept : bool, default=False
     n_jobs : int, default=None
         Threads at most.
+    whole : bool, default=False
+        Whether no other samples will count: then directions of x that a few of these alone show get
+        no weights.
 
     Raises
     ------
     ValueError
-        If all of X is zero.
+        If all of X is zero, or one value or weight is too far from all others.
     """
 
     def __init__(
@@ -54,15 +59,18 @@ class Problem:
         activation: Activation,
         fit_intercept: bool = False,
         n_jobs: int | None = None,
+        whole: bool = False,
     ) -> None:
-        self.sample = Sample(X, Y, weights, n_jobs)
+        self.units = units_of(X, Y, weights)
+        self.sample = Sample(X, Y, weights, n_jobs, self.units)
         self.activation, self.fit_intercept = activation, fit_intercept
         self.n_outputs = self.sample.n_outputs
         inputs, targets = self.sample.inputs, self.sample.targets
         total = self.sample.weight
         self._gram, self._cross = inputs.T @ inputs, inputs.T @ targets
         C = self._gram[1:, 1:] / total
-        whiten = whitening(C)
+        whiten = supported_whitening(inputs[:, 1:], C) if whole else whitening(C)
+        self.input_moment, self.whiten = C, whiten
         d, rank = whiten.shape
         if rank == 0:
             raise ValueError("X is zero in every sample, which determines no weights.")
@@ -129,24 +137,33 @@ class Problem:
                 f"and the first start, got {(W.shape[1], *W.shape[:1], *A.shape[:1])}."
             )
         weights = np.concatenate([network.hidden_intercept[:, None], W], axis=1)
+        constants = network.output_intercept[:, None]
+        if self.units is not None:
+            weights, A = self.units.from_user(weights, A)
+            constants = np.ldexp(constants, -self.units.outputs[:, None])
         if self.fit_intercept:
             constant = np.zeros((1, 1 + network.n_features))
             constant[0, 0] = 1
             weights = np.concatenate([weights, constant])
-            A = np.concatenate([A, network.output_intercept[:, None]], axis=1)
+            A = np.concatenate([A, constants], axis=1)
         return self.coordinates.point(weights, A)
 
     def network(self, point: Point) -> TwoLayerNetwork:
         """Network of a point, rows (bias, w) of unit length."""
         k = self.coordinates.n_free
-        weights = self.coordinates.weights(point)[:k]
-        lengths = row_lengths(weights)
-        weights = weights / lengths[:, None]
+        weights, outputs = self.coordinates.weights(point)[:k], point.outputs[:, :k]
+        constant = point.outputs[:, k:]
+        if self.units is None:
+            lengths = row_lengths(weights)
+            weights, outputs = weights / lengths[:, None], outputs * lengths
+        else:
+            weights, outputs = self.units.to_user(weights, outputs)
+            constant = self.units.output_to_user(constant)
         return TwoLayerNetwork(
             weights[:, 1:],
-            point.outputs[:, :k] * lengths,
+            outputs,
             hidden_intercept=weights[:, 0] if self.fit_intercept else None,
-            output_intercept=point.outputs[:, k] if self.fit_intercept else None,
+            output_intercept=constant[:, 0] if self.fit_intercept else None,
             negative_slope=self.activation.negative_slope,
         )
 

@@ -15,8 +15,9 @@ from fastsym.network import TwoLayerNetwork
 from fastsym.refine.coordinates import Point
 from fastsym.refine.minimisation import Fit, lowest_loss, minimise
 from fastsym.refine.normal import Normal, ScaledNormal
+from fastsym.refine.outcome import FRESH, result_of
 from fastsym.refine.problem import Problem
-from fastsym.refine.result import FRESH, Refinement, result_of
+from fastsym.refine.result import Refinement
 from fastsym.refine.search import (
     MAX_STARTS,
     Say,
@@ -107,6 +108,9 @@ def refine(
         If the optimum was not reached or not certified.
     IdentifiabilityWarning
         If units are parallel or unused, so that their weights are not determined.
+    RankDeficientWarning
+        If the samples do not show all directions of x, or, where all are in memory, a few rows
+        alone show one: weights in these directions are zero.
 
     References
     ----------
@@ -119,12 +123,12 @@ def refine(
     first, network = _first_of(starts)
     if sample is None:
         sample = spread_sample(source, network.n_hidden)
-    problem = _problem_of(sample, network, fit_intercept, n_jobs)
+    whole = sample.n_samples >= source.n_samples
+    problem = _problem_of(sample, network, fit_intercept, n_jobs, whole)
     found = search_in_turn(problem, itertools.chain([first], starts), max_starts, random_state, say)
     found = no_worse_than_nothing(problem, found)
     fit = found.lowest
     n_evaluations = sum(len(one.history) for one in found.fits)
-    whole = sample.n_samples >= source.n_samples
     n_passes = 0
     if not whole:
         everything = _AllSamples(source, problem, fit.normal, n_jobs)
@@ -168,7 +172,11 @@ def _first_of(starts: Iterator[Start]) -> tuple[Start, TwoLayerNetwork]:
 
 
 def _problem_of(
-    sample: PairedRows, network: TwoLayerNetwork, fit_intercept: bool, n_jobs: int | None
+    sample: PairedRows,
+    network: TwoLayerNetwork,
+    fit_intercept: bool,
+    n_jobs: int | None,
+    whole: bool,
 ) -> Problem:
     """Check the samples held in memory, and put them into white coordinates."""
     X, Y = check_pair(
@@ -177,7 +185,7 @@ def _problem_of(
     weights = sample.weights
     check_enough(len(X) if weights is None else int((weights > 0).sum()), network.n_features)
     activation = Activation(network.negative_slope)
-    return Problem(X, Y, weights, network.n_hidden, activation, fit_intercept, n_jobs)
+    return Problem(X, Y, weights, network.n_hidden, activation, fit_intercept, n_jobs, whole)
 
 
 class _AllSamples:
@@ -203,6 +211,7 @@ class _AllSamples:
             self.problem.activation,
             n_jobs=self._n_jobs,
             check=self.n_passes == 1,
+            units=self.problem.units,
         )
         self._scale = total.weight / self.problem.sample.weight
         return total

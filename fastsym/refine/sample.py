@@ -10,6 +10,7 @@ from fastsym.activation import Activation
 from fastsym.algebra import Matrix
 from fastsym.sums.layout import MaskSums, ResidualSums, aligned_zeros, padded
 from fastsym.sums.staging import stage
+from fastsym.sums.units import Units
 from fastsym.sums.values import Residuals
 
 
@@ -24,6 +25,8 @@ class Sample:
         Positive; None: all 1.
     n_jobs : int, default=None
         Threads at most.
+    units : Units, default=None
+        In which the samples are held. None: their own.
     """
 
     def __init__(
@@ -32,15 +35,18 @@ class Sample:
         Y: NDArray[Any],
         weights: NDArray[Any] | None = None,
         n_jobs: int | None = None,
+        units: Units | None = None,
     ) -> None:
         (n, d), m = X.shape, Y.shape[1]
         self.n_samples, self.n_features, self.n_outputs = n, d, m
         self._n_jobs = n_jobs
         self._staged = aligned_zeros((padded(n), padded(1 + d + m)))
-        stage(self._staged, X, Y, weights)
+        stage(self._staged, X, Y, weights, units=units)
         self.weight = float(n if weights is None else weights.sum())
         self.n_effective = effective_number(n, weights)
         self._weighted = weights is not None
+        if units is not None and weights is not None:
+            self.weight = float(np.ldexp(weights, -2 * units.root).sum())
         self._mask_work: dict[int, tuple[NDArray[Any], ...]] = {}  # by the number of units
 
     def __getstate__(self) -> dict[str, Any]:

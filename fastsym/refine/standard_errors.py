@@ -12,7 +12,7 @@ import numpy as np
 from scipy import linalg
 
 from fastsym.algebra import Matrix
-from fastsym.refine.coordinates import Coordinates, Point, UnitGauge
+from fastsym.refine.coordinates import Point, UnitGauge
 from fastsym.refine.influence import Influences
 from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal
 from fastsym.refine.problem import Problem
@@ -63,7 +63,7 @@ class StandardErrors:
     normal : DenseNormal or None
         There or close by; None if there is none.
     noise : ndarray of shape (n_outputs, n_outputs)
-        Covariance of the residual, corrected for the number of weights.
+        Covariance of the residual, corrected for the number of weights, in the problem's units.
     n_samples : int
         That the optimum is of.
     normal_weight : float
@@ -82,6 +82,11 @@ class StandardErrors:
         self._found: dict[str, Errors | str] = {}
         self._point, self._coordinates = point, problem.coordinates
         self._activation, self._noise = problem.activation, noise
+        user, self._units, self._shift = problem.coordinates, problem.units, 0
+        if self._units is not None:
+            to_user, self._shift = self._units.map_to_user(user.to_inputs)
+            user = user._replace(to_inputs=to_user)
+        self._gauge = UnitGauge(point, user)
         self._normal = normal if isinstance(normal, DenseNormal) else None
         size = problem.coordinates.n_free * problem.coordinates.to_inputs.shape[1]
         self._sample: Sample | None = None
@@ -133,16 +138,27 @@ class StandardErrors:
 
     def _classical(self) -> Errors:
         assert self._normal is not None
-        return _classical(self._normal, self._coordinates, self._noise, self._scale)
+        return self._in_units_of_the_user(
+            _classical(self._normal, self._gauge, self._noise, self._scale)
+        )
 
     def _robust(self) -> Errors:
         assert self._sample is not None
         share = self._sample.n_samples / self._n_samples
         hidden, outputs = Influences(
             self._sample, self._point, self._coordinates, self._activation, share
-        ).squared()
+        ).squared(self._gauge)
         # Of all samples, whose influence is less by their number: share^2 times 1 / share of them.
-        return np.sqrt(share * hidden), np.sqrt(share * outputs)
+        return self._in_units_of_the_user((np.sqrt(share * hidden), np.sqrt(share * outputs)))
+
+    def _in_units_of_the_user(self, errors: Errors) -> Errors:
+        hidden, outputs = errors
+        hidden = (self._gauge.size * hidden)[:, self._gauge.first :]
+        if self._units is not None:
+            k = len(hidden)
+            outputs[:, :k] = np.ldexp(outputs[:, :k], self._shift)
+            outputs = self._units.output_to_user(outputs)
+        return hidden, outputs
 
     def __getstate__(self) -> dict[str, Any]:
         for kind in get_args(Kind):
@@ -153,12 +169,9 @@ class StandardErrors:
         return {"_found": self._found}
 
 
-def _classical(
-    normal: DenseNormal, coordinates: Coordinates, noise: Matrix, scale: float
-) -> Errors:
+def _classical(normal: DenseNormal, gauge: UnitGauge, noise: Matrix, scale: float) -> Errors:
     """Errors for noise of one covariance; scale: weight of all samples over that of the normal."""
     k, q, A, K = normal.k, normal.q, normal.outputs, normal.outputs.shape[1]
-    gauge = UnitGauge(normal.point, coordinates)
     covariance = normal.covariance(noise) / scale
     blocks = covariance.reshape(k, q, k, q)
     hidden = np.stack(
@@ -176,4 +189,4 @@ def _classical(
             change[i, i * q : (i + 1) * q] += A[o, i] * gauge.stretch[i]
         output[o] = np.einsum("ja,ab,jb->j", change, covariance, change, optimize=True)
         output[o] += noise[o, o] * np.diag(gram_inverse) * gauge.length**2
-    return np.sqrt(np.maximum(hidden[:, gauge.first :], 0)), np.sqrt(np.maximum(output, 0))
+    return np.sqrt(np.maximum(hidden, 0)), np.sqrt(np.maximum(output, 0))

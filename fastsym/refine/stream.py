@@ -11,9 +11,10 @@ from fastsym.engine.gather import sample_rows
 from fastsym.refine.coordinates import Point, moved
 from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradients
 from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
+from fastsym.refine.outcome import check_sizes, result_of
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import refine
-from fastsym.refine.result import Refinement, result_of
+from fastsym.refine.result import Refinement
 from fastsym.refine.search import SearchResult, no_worse_than_nothing, search
 from fastsym.refine.starts import (
     Start,
@@ -263,10 +264,12 @@ class _Expansion:
         sample, activation = problem.sample, problem.activation
         shape, weights = (sample.n_features, sample.n_outputs), problem.coordinates.weights(point)
         self._n_jobs = n_jobs
-        self.residuals = ResidualAccumulator(*shape, weights, point.outputs, activation, n_jobs)
+        self.residuals = ResidualAccumulator(
+            *shape, weights, point.outputs, activation, n_jobs, problem.units
+        )
         self._masks: MaskAccumulator | None = None
         if before.masks is not None:
-            self._masks = MaskAccumulator(*shape, weights, activation, n_jobs)
+            self._masks = MaskAccumulator(*shape, weights, activation, n_jobs, problem.units)
 
     @property
     def fit(self) -> Fit:
@@ -289,6 +292,7 @@ class _Expansion:
             output_gradient=new.output_gradient,
             residual_moment=before.residual_moment + new.residual_moment,
         )
+        check_sizes(whole, problem.units)
         masks = None
         if self._masks is not None:
             masks = before.masks + self._masks.peek()

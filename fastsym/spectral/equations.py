@@ -26,7 +26,6 @@ from fastsym.algebra import (
 )
 from fastsym.exceptions import RankError
 from fastsym.network import TwoLayerNetwork
-from fastsym.sums.frame import whiten_inputs
 from fastsym.sums.values import Moments
 
 
@@ -45,6 +44,20 @@ class Whitening(NamedTuple):
     frame_linear_part: Matrix  # (k, k), g' = frame_linear_part^T x'
 
 
+def input_whitening(moments: Moments) -> Matrix:
+    """`fastsym.algebra.whitening` of C = E[x x^T], as exact as the moments are.
+
+    Parameters
+    ----------
+    moments : Moments
+
+    Returns
+    -------
+    whiten : ndarray of shape (n_features, rank)
+    """
+    return algebra.whitening(moments.input_moment, 100 * moments.precision)
+
+
 def linear_part(moments: Moments, *, reduce_variance: bool = True) -> Matrix:
     """B = 2 / (1 + a) C^-1 E[x y^T], which is (A W)^T for symmetric x; a is the negative slope.
 
@@ -58,18 +71,14 @@ def linear_part(moments: Moments, *, reduce_variance: bool = True) -> Matrix:
     Returns
     -------
     B : ndarray of shape (n_features, n_outputs)
-
-    Warns
-    -----
-    RankDeficientWarning
-        If C is singular; the pseudo-inverse (in units of the features' root mean squares) is used.
+        With the pseudo-inverse (in units of the features' root mean squares) where C is singular.
 
     References
     ----------
     Section 2 (Algorithm 1) of the paper.
     """
     cross = moments.reduced_cross_moment if reduce_variance else moments.cross_moment
-    whiten = whiten_inputs(moments.input_moment, 100 * moments.precision)
+    whiten = input_whitening(moments)
     gain = Activation(moments.negative_slope).odd_gain
     return 1 / gain * whiten @ (whiten.T @ cross)
 
@@ -220,6 +229,11 @@ def read_out(moments: Moments, whitening: Whitening, detectors: Matrix) -> TwoLa
     Z = Z * np.where(moments.output_mean @ Z < 0, -1, 1)
     W = unit_rows((whitening.linear_part @ Z).T)
     C = moments.input_moment
-    # B^T x = A W x for all x, weighted as the samples weight x.
-    A = linalg.lstsq(W @ C @ W.T, W @ C @ whitening.linear_part)[0].T
+    # B^T x = A W x for all x, weighted as the samples weight x. Units may differ much in size where
+    # features do.
+    gram = W @ C @ W.T
+    size = np.sqrt(np.maximum(np.diag(gram), 0))
+    size = np.where(size > 0, size, 1)
+    right = W @ C @ whitening.linear_part
+    A = (linalg.lstsq(gram / size / size[:, None], right / size[:, None])[0] / size[:, None]).T
     return TwoLayerNetwork(W, A, negative_slope=moments.negative_slope)

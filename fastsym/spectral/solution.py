@@ -23,11 +23,14 @@ from fastsym.spectral.diagonalization import Diagonalizer, JointDiagonalization,
 from fastsym.spectral.equations import (
     Whitening,
     distinguishing_matrix,
+    input_whitening,
     null_space,
     read_out,
     whiten,
 )
+from fastsym.sums.support import warn_of_rank
 from fastsym.sums.threads import one_blas_thread
+from fastsym.sums.units import Units
 from fastsym.sums.values import Moments
 
 
@@ -63,7 +66,8 @@ def solve(
         random pair, and the restarts of CP-ALS. None: drawn anew each time, but 0 for U-WEDGE
         and for a callable.
     warn : bool, default=True
-        False: no SpectralGapWarning; what it would say is in `diagnostics.doubt`.
+        False: no SpectralGapWarning; what it would say is in `diagnostics.doubt`. Nor a
+        RankDeficientWarning, which a refinement gives.
 
     Returns
     -------
@@ -99,6 +103,8 @@ def solve(
         )
     if random_state is None:
         random_state = diagonalizer.seed
+    if warn:
+        warn_of_rank(moments.input_moment, input_whitening(moments))
     symmetry = symmetry_test(moments)
     _warn_of_asymmetry(symmetry)
     whitening = whiten(moments, reduce_variance=diagonalizer.reduce_variance)
@@ -130,7 +136,16 @@ def solve(
     )
     if warn:
         _warn_of_doubt(diagnostics)
+    if (units := moments.frame.units) is not None:
+        network = _in_user_units(network, units)
     return SpectralSolution(network, diagnostics)
+
+
+def _in_user_units(network: TwoLayerNetwork, units: Units) -> TwoLayerNetwork:
+    """Bring a network from the units of the moments into the user's."""
+    hidden = np.concatenate([np.zeros((network.n_hidden, 1)), network.hidden_weights], axis=1)
+    hidden, outputs = units.to_user(hidden, network.output_weights)
+    return TwoLayerNetwork(hidden[:, 1:], outputs, negative_slope=network.negative_slope)
 
 
 def _pure_neurons(moments: Moments, whitening: Whitening) -> tuple[Matrix, Matrix]:

@@ -26,11 +26,13 @@ from fastsym._validation import (
 from fastsym.activation import Activation
 from fastsym.algebra import Matrix, pair_indices, whitening
 from fastsym.archive import read_arrays, write_arrays
-from fastsym.exceptions import RankDeficientWarning, RankError, warn
+from fastsym.exceptions import RankError
+from fastsym.sums.support import warn_of_rank
 from fastsym.sums.threads import one_blas_thread
+from fastsym.sums.units import Units, units_of
 
 FILE_KIND = "frame"
-FILE_VERSION = 1
+FILE_VERSION = 2
 
 HEAVY_TAILS = 1.1
 """E|x'|^4 of white x' over that of a Gaussian, above which the instruments get an even weight."""
@@ -43,39 +45,6 @@ _SIGN_SAMPLES = 16
 _EVEN_SAMPLES_PER_TERM = 3
 _EVEN_ROWS = 4096
 _EVEN_SAMPLES = 8  # for each term; more would cost time and change the variance little
-
-
-def whiten_inputs(moment: Matrix, tolerance: float = 0.0) -> Matrix:
-    """`whitening` of C = E[x x^T], with a warning where C is singular.
-
-    Parameters
-    ----------
-    moment : ndarray of shape (n_features, n_features)
-        C, not centred.
-    tolerance : float
-        As for `whitening`.
-
-    Returns
-    -------
-    whiten : ndarray of shape (n_features, rank)
-        whiten^T C whiten = I.
-
-    Warns
-    -----
-    RankDeficientWarning
-        If C does not have full rank. Weights then have no part in its null space, which the
-        samples do not show.
-    """
-    whiten = whitening(moment, tolerance)
-    n_features, rank = whiten.shape
-    if rank < n_features:
-        warn(
-            f"the second moments of X have rank {rank} of {n_features} (constant zero or linearly "
-            "dependent columns): a pseudo-inverse is used, and weights in the remaining "
-            f"{n_features - rank} directions are set to zero",
-            RankDeficientWarning,
-        )
-    return whiten
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +75,8 @@ class Frame:
         r of the even weight phi = r / (r + |x'|^2) that multiplies the pairs of x' in all moments,
         for inputs with heavy tails: any even function of x may weight the detector equations. 0:
         phi = 1.
+    exponents : ndarray of shape (1 + n_features + n_outputs,), default=None
+        Of `units`; x and y above are in them. None: zeros, for data of usual sizes.
 
     References
     ----------
@@ -121,6 +92,17 @@ class Frame:
     noise_floor: float
     n_pilot: int
     even_radius: float = 0.0
+    exponents: Any = None
+
+    def __post_init__(self) -> None:
+        if self.exponents is None:
+            width = 1 + self.n_features + self.n_outputs
+            object.__setattr__(self, "exponents", np.zeros(width, np.int64))
+
+    @property
+    def units(self) -> Units | None:
+        """Units of x, y and the weights in this frame; None where these are as they are."""
+        return Units.of_exponents(self.exponents, self.n_features)
 
     @property
     def n_features(self) -> int:
@@ -151,18 +133,21 @@ class Frame:
             If an array is missing, or its shape or type does not go with the others.
         """
         # Files of version 1 have no even weight.
-        arrays = {"even_radius": np.array(0.0), **arrays}
+        arrays = {"even_radius": np.array(0.0), "exponents": None, **arrays}
         missing = [field.name for field in fields(cls) if field.name not in arrays]
         if missing:
             raise ValueError(f"a frame needs {', '.join(missing)} too.")
         d, k = np.shape(arrays["input_map"]) if np.ndim(arrays["input_map"]) == 2 else (0, 0)
         m = len(arrays["output_map"]) if np.ndim(arrays["output_map"]) else 0
+        if arrays["exponents"] is None:  # nor had they units
+            arrays["exponents"] = np.zeros(1 + d + m, np.int64)
         shapes = {
             "input_map": (d, k),
             "output_map": (m, k),
             "even_map": (1 + k * (k + 1) // 2, m),
             "input_scale": (d,),
             "correlations": np.shape(arrays["correlations"])[:1],
+            "exponents": (1 + d + m,),
         }
         for name in (field.name for field in fields(cls)):
             shape, array = shapes.get(name, ()), np.asarray(arrays[name])
@@ -358,7 +343,11 @@ def estimate_frame(
     X, Y = check_pair(X, Y)
     check_fits(wanted, X.shape[1], Y.shape[1])
     weights = None if sample_weight is None else check_weights(sample_weight, len(X))
-    return frame_of(X, Y, wanted, weights, negative_slope)
+    frame = frame_of(X, Y, wanted, weights, negative_slope)
+    X, _, weights = (X, Y, weights) if frame.units is None else frame.units.rows(X, Y, weights)
+    moment = X.T @ (X if weights is None else weights[:, None] * X) / len(X)
+    warn_of_rank(moment, whitening(moment))
+    return frame
 
 
 @one_blas_thread()
@@ -391,19 +380,19 @@ def frame_of(
         If the samples are too few, overflow, or if all of X or of Y is constant.
     RankError
         If n_hidden exceeds the rank of the samples. It is a ValueError.
-
-    Warns
-    -----
-    RankDeficientWarning
-        If the second moments of X are singular.
     """
     n, d = X.shape
     check_enough(n, d)
-    # In units of their mean: the frame does not depend on the unit of the weights.
-    weight = np.ones(n) if weights is None else weights * (n / weights.sum())
-    total = weight.sum()
+    weight = np.ones(n) if weights is None else weights
     # One layout, so that the same rows give the same bits.
     X, Y = np.array(X, np.float64, order="C"), np.array(Y, np.float64, order="C")
+    units = units_of(X, Y, weights)
+    if units is not None:
+        X, Y, given = units.rows(X, Y, weights)
+        weight = weight if given is None else given
+    # In units of their mean: the frame does not depend on the unit of the weights.
+    weight = weight if weights is None else weight * (n / weight.sum())
+    total = weight.sum()
     with np.errstate(over="ignore", invalid="ignore"):
         mean = weight @ Y / total
         root = np.sqrt(weight)[:, None]
@@ -413,7 +402,7 @@ def frame_of(
         cross = weighted.T @ centred / total
     _check_moment("X", X, moment, "zero")
     _check_moment("Y", Y, output_moment, "constant")
-    whiten_x = whiten_inputs(moment)
+    whiten_x = whitening(moment)
     whiten_y = whitening(output_moment)
 
     left, correlations, right = np.linalg.svd(whiten_x.T @ cross @ whiten_y, full_matrices=False)
@@ -444,4 +433,5 @@ def frame_of(
         noise_floor=floor,
         n_pilot=n,
         even_radius=radius,
+        exponents=None if units is None else units.exponents,
     )

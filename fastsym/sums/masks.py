@@ -7,6 +7,7 @@ from fastsym.algebra import Matrix
 from fastsym.sums.layout import MaskSums
 from fastsym.sums.reducer import Arrays, Reducer
 from fastsym.sums.staging import Stager
+from fastsym.sums.units import Units
 
 
 class MaskAccumulator(Reducer):
@@ -21,6 +22,8 @@ class MaskAccumulator(Reducer):
         s_i is its derivative at unit i's argument.
     n_jobs : int, default=None
         Threads at most.
+    units : Units, default=None
+        In which the weights of the network are. None: the samples' own.
     """
 
     _strangers = "other weights"
@@ -33,9 +36,10 @@ class MaskAccumulator(Reducer):
         hidden: Matrix,
         activation: Activation,
         n_jobs: int | None = None,
+        units: Units | None = None,
     ) -> None:
         sums = MaskSums(n_features, n_outputs, hidden, activation)
-        super().__init__(n_jobs, Stager(n_features, n_outputs), sums)
+        super().__init__(n_jobs, Stager(n_features, n_outputs, units=units), sums)
         self._hidden, self._activation = hidden, activation
 
     def _add(self, stager: Stager) -> None:

@@ -1,5 +1,7 @@
 """Moments of the samples, accumulated in one pass with memory that does not grow."""
 
+import copy
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +24,11 @@ from fastsym.sums.layout import DIRECT, LEAKY, LINEAR, ONE_PASS, MomentSums
 from fastsym.sums.reducer import Arrays, Reducer
 from fastsym.sums.staging import SUPERBLOCK_ROWS, Stager, staged_rows
 from fastsym.sums.threads import check_n_jobs
+from fastsym.sums.units import check_moments
 from fastsym.sums.values import Moments
 
 FILE_KIND = "moments"
-FILE_VERSION = 3
+FILE_VERSION = 4
 
 
 def load_kernels(compute_dtype: str = "float64") -> None:
@@ -35,8 +38,7 @@ def load_kernels(compute_dtype: str = "float64") -> None:
     ----------
     compute_dtype : {"float64", "float32"}, default="float64"
     """
-    generator = np.random.default_rng(0)
-    X = generator.standard_normal((8, 1))
+    X = np.random.default_rng(0).standard_normal((8, 1))
     MomentAccumulator(1, compute_dtype=compute_dtype).update(X, np.maximum(X, 0)).moments()
 
 
@@ -186,17 +188,11 @@ class MomentAccumulator(Reducer):
         self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
     ) -> Self:
         """`update` with arrays that were checked and weights that are positive, for a reader."""
-        for name, rows in (("X", X), ("Y", Y)):
-            if self.compute_dtype == "float32" and rows.dtype != np.float32 and len(rows):
-                largest = float(np.abs(rows).max())
-                if largest > float(np.finfo(np.float32).max):
-                    raise ValueError(
-                        f"{name} holds {largest:.3g}, which float32 cannot represent; rescale "
-                        f'{name} or use compute_dtype="float64".'
-                    )
         if self._stager is None:
             check_fits(check_n_hidden(self.n_hidden), X.shape[1], Y.shape[1])
             self._set_shape(X.shape[1], Y.shape[1])
+        assert self._stager is not None
+        self._stager.check_representable(X, Y)
         return super().take(X, Y, weights)
 
     def merge(self, other: Self) -> Self:
@@ -229,10 +225,12 @@ class MomentAccumulator(Reducer):
         assert self._stager is not None
         if other.has_frame and not self.has_frame:
             # The rows of this pilot are summed in the frame of the other.
-            own, self._stager.count = self._stager.staged.copy(), 0
             self._set_frame(other.frame)
+            own, self._stager.count = self._stager.staged.copy(), 0
             for _ in self._stager.refill(own):
                 self._sum_staged()
+        elif self.has_frame and not other.has_frame:
+            (other := copy.copy(other))._set_frame(self.frame)
         return self._absorb(other)
 
     def moments(self) -> Moments:
@@ -266,6 +264,8 @@ class MomentAccumulator(Reducer):
         self._flush()
         assert self._sums is not None
         totals, n, none = self._sums.totals(), self._weight_summed, np.empty((0, 0))
+        d, units = self.frame.n_features, self.frame.units
+        check_moments(np.diag(totals.get("second", none)), n, self._n_summed, units, d)
         mean = {name: total / n for name, total in totals.items()}
         direct = self._wanted == DIRECT
         return Moments(
@@ -282,6 +282,11 @@ class MomentAccumulator(Reducer):
             negative_slope=self.negative_slope,
             xxxx=mean.get("xxxx", none),
         )
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the rows taken in so far."""
+        return math.ldexp(super().weight, 2 * int(self.frame.exponents[0]) if self.has_frame else 0)
 
     def finish(self) -> Moments:
         """As `result`, under its name before."""
@@ -346,11 +351,7 @@ class MomentAccumulator(Reducer):
         _, arrays = read_arrays(path, {FILE_KIND: FILE_VERSION})
         try:
             n_hidden = arrays["n_hidden"].item()
-            frame = {
-                name.removeprefix("frame_"): array
-                for name, array in arrays.items()
-                if name.startswith("frame_")
-            }
+            frame = {name[6:]: arrays[name] for name in arrays if name.startswith("frame_")}
             loaded = cls(
                 n_hidden if n_hidden == "auto" else int(n_hidden),
                 frame=Frame.from_arrays(frame) if frame else None,
@@ -387,9 +388,11 @@ class MomentAccumulator(Reducer):
             "frame_even_radius": np.array(0.0),
         }
         d, m = arrays["shape"].tolist()
+        before["frame_exponents"] = np.zeros(1 + d + m, int)  # nor units
         if d and self._stager is None:
             self._set_shape(d, m)
-        return super().restore(before | dict(arrays))
+        staged = arrays["staged"] if self.has_frame else arrays["staged"].astype(np.float64)
+        return super().restore(before | dict(arrays) | {"staged": staged})
 
     def _check_mergeable(self, other: "MomentAccumulator") -> None:
         if not isinstance(other, MomentAccumulator):
@@ -400,9 +403,8 @@ class MomentAccumulator(Reducer):
                 "the first one (frame=first.frame, or --frame on the command line)."
             )
         shapes = [(a.n_features, a.n_outputs) if a._stager else None for a in (self, other)]
-        asked = [
-            a.frame.n_hidden if a.has_frame else check_n_hidden(a.n_hidden) for a in (self, other)
-        ]
+        both = (self, other)
+        asked = [a.frame.n_hidden if a.has_frame else check_n_hidden(a.n_hidden) for a in both]
         for what, mine, theirs in (
             ("compute_dtype", self.compute_dtype, other.compute_dtype),
             ("negative_slope", self.negative_slope, other.negative_slope),
@@ -414,29 +416,27 @@ class MomentAccumulator(Reducer):
                 raise ValueError(f"cannot merge moments with {what} {mine} and {theirs}.")
 
     def _set_shape(self, n_features: int, n_outputs: int) -> None:
-        n_rows = staged_rows(n_features, n_outputs)
-        self._stager = Stager(n_features, n_outputs, n_rows, self.compute_dtype)
+        # A pilot is kept in float64: its units are not known before it is full.
+        self._stager = Stager(n_features, n_outputs, staged_rows(n_features, n_outputs))
 
     def _set_frame(self, frame: Frame) -> None:
         assert self._stager is not None
+        self._stager.convert(self.compute_dtype, frame.units)
         self._sums = MomentSums(frame, self._wanted, self.compute_dtype, len(self._stager.rows))
 
     def _add(self, stager: Stager) -> None:
         """Add the staged rows to the sums; the first ones make the frame."""
         if self._sums is None:
             X, Y, weights = stager.samples()
-            wanted = check_n_hidden(self.n_hidden)
-            self._set_frame(frame_of(X, Y, wanted, weights, self.negative_slope))
+            k = check_n_hidden(self.n_hidden)
+            self._set_frame(frame_of(X, Y, k, weights, self.negative_slope))
         assert self._sums is not None
         self._sums.add(stager.rows, stager.count, stager.weighted, self.n_jobs)
         if not self._sums.finite:
-            d = stager.n_features
-            largest = [float(np.abs(part).max()) for part in np.split(stager.staged, [1, 1 + d], 1)]
             raise ValueError(
                 f"the moments overflow: the largest values among rows {self._n_summed} to "
-                f"{self._n_summed + stager.count - 1} are {largest[1]:.3g} in X and "
-                f"{largest[2]:.3g} in Y, too far from the pilot's for {self.compute_dtype}; "
-                "rescale or remove these rows."
+                f"{self._n_summed + stager.count - 1} are {stager.largest_values()}, too far from "
+                f"the pilot's for {self.compute_dtype}; rescale or remove these rows."
             )
 
 

@@ -70,9 +70,11 @@ class Reducer(ABC):
     @property
     def n_effective(self) -> float:
         """Effective number of the rows taken in so far, (sum w)^2 / sum w^2."""
-        staged = 0.0 if self._stager is None else self._stager.weight_square
-        squares = self._square_summed + staged
-        return self.weight**2 / squares if 0 < squares < np.inf else float(self.n_samples)
+        total, squares = self._weight_summed, self._square_summed  # in the units of the sums
+        if self._stager is not None:
+            total += self._stager.weight
+            squares += self._stager.weight_square
+        return total**2 / squares if 0 < squares < np.inf else float(self.n_samples)
 
     def take(
         self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None

@@ -15,6 +15,7 @@ from fastsym.algebra import Matrix
 from fastsym.sums.layout import ResidualSums
 from fastsym.sums.reducer import Arrays, Reducer
 from fastsym.sums.staging import Stager
+from fastsym.sums.units import Units
 from fastsym.sums.values import Residuals
 
 
@@ -30,6 +31,8 @@ class ResidualAccumulator(Reducer):
     activation : Activation
     n_jobs : int, default=None
         Threads at most.
+    units : Units, default=None
+        In which the weights of the network are. None: the samples' own.
     """
 
     _strangers = "other weights"
@@ -43,9 +46,10 @@ class ResidualAccumulator(Reducer):
         outputs: Matrix,
         activation: Activation,
         n_jobs: int | None = None,
+        units: Units | None = None,
     ) -> None:
         sums = ResidualSums(n_features, n_outputs, hidden, outputs, activation)
-        super().__init__(n_jobs, Stager(n_features, n_outputs), sums)
+        super().__init__(n_jobs, Stager(n_features, n_outputs, units=units), sums)
         self._hidden, self._outputs, self._activation = hidden, outputs, activation
 
     def _add(self, stager: Stager) -> None:

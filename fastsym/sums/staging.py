@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastsym.sums.layout import aligned_zeros, padded
+from fastsym.sums.units import Units
 
 SUPERBLOCK_ROWS = 8192
 """Rows staged before they are summed; also the pilot of a stream."""
@@ -38,6 +39,7 @@ def stage(
     Y: NDArray[Any],
     weights: NDArray[Any] | None = None,
     first: int = 0,
+    units: Units | None = None,
 ) -> int:
     """Write sqrt(weight) (1, x, y) into rows of `out`, as many as it has room for.
 
@@ -50,6 +52,8 @@ def stage(
         Positive; None: all 1.
     first : int, default=0
         Sample to begin with.
+    units : Units, default=None
+        To bring the samples into. None: as they are.
 
     Returns
     -------
@@ -59,11 +63,14 @@ def stage(
     d, m = X.shape[1], Y.shape[1]
     count = min(len(out), len(X) - first)
     out, part = out[:count], slice(first, first + count)
+    X, Y, weights = X[part], Y[part], None if weights is None else weights[part]
+    if units is not None:
+        X, Y, weights = units.rows(X, Y, weights)
     out[:, 0] = 1
-    out[:, 1 : 1 + d] = X[part]
-    out[:, 1 + d : 1 + d + m] = Y[part]
+    out[:, 1 : 1 + d] = X
+    out[:, 1 + d : 1 + d + m] = Y
     if weights is not None:
-        out[:, : 1 + d + m] *= np.sqrt(weights[part])[:, None]
+        out[:, : 1 + d + m] *= np.sqrt(weights)[:, None]
     return count
 
 
@@ -76,6 +83,8 @@ class Stager:
     n_rows : int, default=SUPERBLOCK_ROWS
         Of the buffer.
     dtype : dtype, default=float64
+    units : Units, default=None
+        Of the staged rows. None: as they are.
 
     Attributes
     ----------
@@ -92,10 +101,72 @@ class Stager:
         n_outputs: int,
         n_rows: int = SUPERBLOCK_ROWS,
         dtype: DTypeLike = np.float64,
+        units: Units | None = None,
     ) -> None:
         self.n_features, self.n_outputs, self._n_rows = n_features, n_outputs, n_rows
         self.rows = aligned_zeros((n_rows, padded(1 + n_features + n_outputs)), dtype)
-        self.count, self.weighted = 0, False
+        self.units = units
+        self.count, self.weighted = 0, units is not None and units.root != 0
+
+    def convert(self, dtype: DTypeLike, units: Units | None) -> None:
+        """Bring the staged rows, and those to come, into another dtype and from none into units.
+
+        Parameters
+        ----------
+        dtype : dtype
+        units : Units or None
+
+        Raises
+        ------
+        ValueError
+            If a value cannot be represented.
+        """
+        if units is None and self.rows.dtype == dtype:
+            return
+        before = self.staged
+        staged = before if units is None else units.staged(before)
+        self.rows = aligned_zeros(self.rows.shape, dtype)
+        with np.errstate(over="ignore"):
+            self.rows[: self.count, : staged.shape[1]] = staged
+        self.units = units
+        self.weighted |= units is not None and units.root != 0
+        bad = ~np.isfinite(self.staged).all(axis=1)
+        if bad.any():
+            X, Y = np.split(before[bad.argmax(), 1:], [self.n_features])
+            raise ValueError(
+                f"row {bad.argmax()} holds {np.abs(X).max():.3g} in X and {np.abs(Y).max():.3g} in "
+                f"Y, which {self.rows.dtype} cannot represent beside the other rows; remove it, or "
+                'use compute_dtype="float64".'
+            )
+
+    def check_representable(self, X: NDArray[Any], Y: NDArray[Any]) -> None:
+        """Raise ValueError if a value overflows where it is staged.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+        Y : ndarray of shape (n_samples, n_outputs)
+        """
+        if self.rows.dtype == np.float64:
+            return
+        scaled = (X, Y) if self.units is None else self.units.rows(X, Y, None)[:2]
+        for name, given, rows in (("X", X, scaled[0]), ("Y", Y, scaled[1])):
+            if rows.dtype == self.rows.dtype or not len(rows):
+                continue
+            if float(np.abs(rows).max()) > float(np.finfo(self.rows.dtype).max):
+                raise ValueError(
+                    f"{name} holds {float(np.abs(given).max()):.3g}, which {self.rows.dtype} "
+                    f"cannot represent beside the pilot's values; remove such rows of {name} or "
+                    'use compute_dtype="float64".'
+                )
+
+    def largest_values(self) -> str:
+        """Say what the largest values among the staged rows are."""
+        staged = self.staged.astype(np.float64)
+        if self.units is not None:
+            staged = np.ldexp(staged, self.units.exponents)
+        _, X, Y = np.split(np.abs(staged), [1, 1 + self.n_features], 1)
+        return f"{X.max():.3g} in X and {Y.max():.3g} in Y"
 
     def fill(
         self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
@@ -119,7 +190,7 @@ class Stager:
         self.weighted |= weights is not None
         taken = 0
         while taken < len(X):
-            count = stage(self.rows[self.count :], X, Y, weights, taken)
+            count = stage(self.rows[self.count :], X, Y, weights, taken, self.units)
             taken += count
             yield from self._advance(count)
 
@@ -166,8 +237,9 @@ class Stager:
         """Sum of the squared weights of the staged rows; their number without weights."""
         if not self.weighted:
             return float(self.count)
-        square = self.rows[: self.count, 0].astype(np.float64) ** 2
-        return float(square @ square)
+        with np.errstate(over="ignore"):  # infinite where one weight dwarfs the others
+            square = self.rows[: self.count, 0].astype(np.float64) ** 2
+            return float(square @ square)
 
     def samples(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
         """Return the staged rows as (X, Y, weights); weights is None where all are 1."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fastsym import TwoLayerNetwork, TwoLayerRegressor, make_two_layer
 from fastsym.metrics import match_neurons
 from fastsym.refine import influence, refine
+from fastsym.refine.coordinates import UnitGauge
 from fastsym.refine.minimisation import minimise
 from fastsym.refine.problem import Problem
 from fastsym.sources import from_arrays
@@ -123,9 +124,12 @@ def test_agrees_with_slow_numpy(intercept, beyond, slope, monkeypatch):
     monkeypatch.setattr(influence, "_shrunk", lambda terms, chance: (1 - share) * terms)
     Y = network.predict(X) + residual
     problem = Problem(X, Y, weights, K, network.activation, intercept)
-    found = influence.Influences(
-        problem.sample, problem.point(network), problem.coordinates, network.activation, share
-    ).squared()
+    point, coordinates = problem.point(network), problem.coordinates
+    gauge = UnitGauge(point, coordinates)
+    hidden, outputs = influence.Influences(
+        problem.sample, point, coordinates, network.activation, share
+    ).squared(gauge)
+    found = (hidden * gauge.size**2)[:, gauge.first :], outputs
     expected = slow_sandwich(network, X, residual, weights, intercept, beyond)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.sqrt(one), other, rtol=1e-4)

@@ -133,7 +133,7 @@ def test_overflow_in_the_pilot_and_after_it():
     X, Y, _ = make_two_layer(SUPERBLOCK_ROWS + 10, 3, 2, 2, random_state=0)
     huge = X.copy()
     huge[5] = 1e200
-    with pytest.raises(ValueError, match=r"second moments of X overflow.*1e\+200; rescale X"):
+    with pytest.raises(ValueError, match=r"X holds 1e\+200 in column 0.* overflow.*rescale X"):
         MomentAccumulator(2).update(huge, Y)
     late = X.copy()
     late[-1] = 1e120
@@ -143,11 +143,14 @@ def test_overflow_in_the_pilot_and_after_it():
 
 def test_values_float32_cannot_hold():
     X, Y, _ = make_two_layer(100, 3, 2, 2, random_state=0)
-    X[3] = 1e39
+    X[3, 0] = 1e39
     accumulator = MomentAccumulator(2, compute_dtype="float32")
+    with pytest.raises(ValueError, match=r"row 3 holds 1e\+39 in X.* float32 cannot represent"):
+        accumulator.update(X, Y).moments()  # a pilot has no units before
+    late = MomentAccumulator(2, frame=estimate_frame(X[4:], Y[4:]), compute_dtype="float32")
     with pytest.raises(ValueError, match=r"X holds 1e\+39, which float32 cannot represent"):
-        accumulator.update(X, Y)
-    assert accumulator.n_samples == 0
+        late.update(X, Y)
+    assert late.n_samples == 0
 
 
 def test_n_hidden_must_be_the_frames():

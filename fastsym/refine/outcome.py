@@ -1,0 +1,241 @@
+"""What is said of an optimum: the result of a refinement, put together, and its warnings."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fastsym.algebra import Matrix, absolute_cosines
+from fastsym.exceptions import (
+    ConvergenceWarning,
+    IdentifiabilityWarning,
+    LackOfFitWarning,
+    warn,
+)
+from fastsym.refine.checks import angle_errors, flaws, parallel
+from fastsym.refine.minimisation import Evaluation, Fit
+from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
+from fastsym.refine.problem import Problem
+from fastsym.refine.result import Refinement
+from fastsym.refine.search import SearchResult
+from fastsym.refine.standard_errors import StandardErrors
+from fastsym.sums.support import warn_of_rank
+from fastsym.sums.units import LARGEST_MEAN_SQUARE, Units, check_weight
+from fastsym.sums.values import Residuals
+
+_NEAR = 0.95  # cosine of two units whose errors are worked out together
+
+FRESH = 0.02
+"""Radians that units may have turned since the normal matrix was taken."""
+
+_CAUSES = {
+    "linear": "mostly a linear part, as of a linear term beside the network",
+    "constant": "an even part that does not grow as |x|, as of a constant, of biases or of squares",
+    "bends": "bends |v.x|, as of more units than n_hidden",
+}
+
+
+def result_of(
+    problem: Problem,
+    fit: Fit,
+    found: SearchResult,
+    n_evaluations: int,
+    *,
+    n_passes: int,
+    normal_weight: float,
+) -> Refinement:
+    """Put together what a refinement has found, and warn of what is wrong with it.
+
+    Parameters
+    ----------
+    problem : Problem
+    fit : Fit
+        Of all samples.
+    found : SearchResult
+        Of the samples in memory.
+    n_evaluations : int
+    n_passes : int
+    normal_weight : float
+        Weight of the samples that the fit's normal matrix was summed over.
+
+    Returns
+    -------
+    refinement : Refinement
+
+    Raises
+    ------
+    ValueError
+        If the residuals overflow.
+    """
+    residuals = fit.residuals
+    check_sizes(residuals, problem.units)
+    normal: Normal | None = fit.normal
+    if isinstance(normal, ScaledNormal):
+        normal = normal.normal
+    if not isinstance(normal, DenseNormal):
+        normal = None
+    elif np.abs(fit.point.hidden - normal.point.hidden).max() > FRESH:
+        try:
+            normal, normal_weight = problem.normal(fit.point), problem.sample.weight
+        except np.linalg.LinAlgError:
+            normal = None
+    n_effective = problem.effective(residuals)
+    freedom = n_effective - problem.n_parameters / problem.n_outputs
+    noise = residuals.residual_moment / residuals.weight * (n_effective / max(freedom, 1.0))
+    decrement = fit.promised
+    if decrement is None:
+        decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
+    loss = residuals.loss / residuals.weight
+    constant, linear = (
+        1 - loss * problem.sample.weight / one if one > 0 else float("nan")
+        for one in problem.baselines()
+    )
+    result = Refinement(
+        network=problem.network(fit.point),
+        loss=_user_loss(residuals, problem.units) / residuals.weight,
+        n_samples=residuals.n_samples,
+        n_passes=n_passes,
+        n_evaluations=n_evaluations,
+        converged=fit.converged and found.certificate != "none",
+        certificate=found.certificate,
+        reason=found.verdict.reason,
+        lack_of_fit=found.verdict.lack_of_fit,
+        r2=constant,
+        r2_linear=linear,
+        start_losses=[
+            _user_loss(one.residuals, problem.units) / problem.sample.weight for one in found.fits
+        ],
+        noise_covariance=noise if problem.units is None else problem.units.covariance(noise),
+        decrement=decrement,
+        history=_user_history(fit, problem.units),
+        _errors=StandardErrors(
+            problem, fit.point, normal, noise, residuals.n_samples, normal_weight
+        ),
+    )
+    warn_of_rank(problem.input_moment, problem.whiten)
+    _warn_of_units(problem, fit, result, normal, normal_weight)
+    _warn_of_optimum(fit, result)
+    _warn_of_fit(problem, result)
+    return result
+
+
+def check_sizes(residuals: Residuals, units: Units | None) -> None:
+    """Raise ValueError if some rows are so large that the sums hold nothing of the others.
+
+    Parameters
+    ----------
+    residuals : Residuals
+    units : Units or None
+        In which they are.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    squares, weight = np.diag(residuals.residual_moment), residuals.weight
+    check_weight(weight, residuals.n_samples, units)
+    if not (
+        np.isfinite(residuals.residual_moment).all()
+        and (squares <= LARGEST_MEAN_SQUARE * weight).all()
+    ):
+        raise ValueError(
+            "the squared residuals of the samples overflow, or hold nothing but those of the "
+            "largest: some values of Y, or of X, are too far from those that the fit began with; "
+            "rescale or remove these rows."
+        )
+
+
+def _user_loss(residuals: Residuals, units: Units | None) -> float:
+    return residuals.loss if units is None else units.loss(residuals.residual_moment)
+
+
+def _user_history(fit: Fit, units: Units | None) -> list[Evaluation]:
+    """History with losses in the square of the user's largest unit of Y."""
+    if units is None:
+        return fit.history
+    exponent = 2 * int(units.outputs.max())
+    with np.errstate(over="ignore"):
+        return [replace(one, loss=float(np.ldexp(one.loss, exponent))) for one in fit.history]
+
+
+def _joint_errors(normal: DenseNormal, noise: Matrix) -> Matrix:
+    """Errors of the units' angles from the inverse of the whole normal matrix, in radians."""
+    try:
+        covariance = normal.covariance(noise)
+    except np.linalg.LinAlgError:
+        return np.full(normal.k, np.inf)
+    return np.sqrt(np.maximum(covariance.diagonal().reshape(normal.k, -1).sum(axis=1), 0))
+
+
+def _warn_of_units(
+    problem: Problem, fit: Fit, result: Refinement, normal: Normal | None, normal_weight: float
+) -> None:
+    hidden_errors, output_errors = angle_errors(problem, fit.point, fit.residuals)
+    near = absolute_cosines(fit.point.hidden[: len(hidden_errors)]) > _NEAR
+    if np.triu(near, 1).any() and isinstance(normal, DenseNormal):
+        # Units near each other share what the samples say of them: the diagonal is not enough.
+        share = normal_weight / fit.residuals.weight
+        joint = _joint_errors(normal, result.noise_covariance * share)
+        hidden_errors = np.maximum(hidden_errors, joint)
+    found = flaws(problem, fit.point, hidden_errors)
+    if found:
+        dead = [i for i, j in found if i == j]
+        alike = [pair for pair in found if pair[0] != pair[1]]
+        parts = []
+        if alike:
+            parts.append(
+                f"hidden units whose rows of W are parallel, within three standard errors: {alike}"
+            )
+        if dead:
+            parts.append(f"hidden units that do nothing beyond the noise: {dead}")
+        warn(
+            f"the network is not identifiable from these samples, its weights are one choice of "
+            f"many: {'; '.join(parts)}; use a smaller n_hidden than {result.network.n_hidden}",
+            IdentifiabilityWarning,
+        )
+    units = [i for i in range(problem.coordinates.n_free) if (i, i) not in found]
+    columns = fit.point.outputs[:, units].T
+    if problem.n_outputs > 1 and (alike := parallel(columns, output_errors[units])):
+        pairs = [(units[i], units[j]) for i, j in alike]
+        warn(
+            f"columns of A of the hidden units {pairs} are parallel, within three standard errors: "
+            "the method of moments cannot tell these units apart, and the fit rests on the "
+            "refinement alone",
+            IdentifiabilityWarning,
+        )
+
+
+def _warn_of_optimum(fit: Fit, result: Refinement) -> None:
+    if not fit.converged:
+        warn(
+            f"refinement stopped after {len(fit.history)} evaluations at loss {result.loss:.4g}; "
+            f"the linearised problem still promises a relative decrease of {result.decrement:.2g}",
+            ConvergenceWarning,
+        )
+    elif result.certificate == "none" and fit.exact:
+        warn(f"{result.reason}; use more samples, or a smaller n_hidden", IdentifiabilityWarning)
+    elif result.certificate == "none":
+        lowest = ", ".join(f"{loss:.6g}" for loss in sorted(result.start_losses)[:2])
+        warn(
+            f"the optimum is not certified: {result.reason}; the lowest losses of starts are "
+            f"{lowest}; use more samples, or another n_hidden",
+            ConvergenceWarning,
+        )
+
+
+def _warn_of_fit(problem: Problem, result: Refinement) -> None:
+    lack = result.lack_of_fit
+    if not lack.significant:
+        return
+    remedy = "use a larger n_hidden if n_features and n_outputs allow it"
+    if lack.cause == "constant" and not problem.fit_intercept:
+        remedy = "try fit_intercept=True"
+    elif lack.cause == "linear":
+        remedy = "the model has none: a pair of opposite units stands for a direction of it"
+    warn(
+        f"the network does not describe the samples: the residual depends on x (p = "
+        f"{lack.p_value:.2g}, {lack.misfit:.1f} standard deviations; R2 is {result.r2:.4g} against "
+        f"the constant, {result.r2_linear:.4g} against a linear predictor). It has "
+        f"{_CAUSES.get(lack.cause, 'no finite value')}, {lack.explained:.2g} of the loss; {remedy}",
+        LackOfFitWarning,
+    )
