@@ -33,7 +33,7 @@ spectral.diagonalization spectral.diagnostics spectral.equations spectral.soluti
 
 refine.coordinates refine.sample refine.normal refine.minimisation refine.problem refine.checks
 refine.starts refine.search refine.standard_errors refine.result refine.refinement
-refine.reservoir refine.drift refine.stream
+refine.reservoir refine.drift refine.expansion refine.stream
 refine
 
 fitting attributes estimator

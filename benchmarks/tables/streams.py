@@ -45,7 +45,7 @@ def made(order, seed, n):
     early = time < 1 / 3
     which = None
     if order.endswith("clusters"):
-        X, which = clusters(rng, n, 1.0 if "near" in order else 6.0)
+        X, which = clusters(rng, n, 1.0 if "near" in order else 30.0)
     elif order == "scale drift":
         X *= 10 ** (2 * time - 1)[:, None]
     elif order in ("dead features", "small features"):

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastsym.activation import Activation
-from fastsym.algebra import row_lengths
 from fastsym.engine.gather import accumulate, pilot_frame, sample_rows
 from fastsym.exceptions import ConvergenceWarning, RankError, warn
-from fastsym.refine.coordinates import Point, moved
-from fastsym.refine.drift import change_of, row_residuals
-from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradients, lowest_loss
-from fastsym.refine.normal import Normal, ScaledNormal
+from fastsym.refine.drift import change_of
+from fastsym.refine.expansion import Expansion, chosen, is_near_optimum, is_rounding
+from fastsym.refine.minimisation import Fit, lowest_loss
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import refine
 from fastsym.refine.reservoir import Reservoir
@@ -31,15 +29,11 @@ from fastsym.refine.starts import (
 from fastsym.sources import Block, PairedRows
 from fastsym.spectral import SpectralSolution, solve
 from fastsym.sums.moments import MomentAccumulator
-from fastsym.sums.residuals import ResidualAccumulator
 from fastsym.sums.staging import SUPERBLOCK_ROWS
 from fastsym.sums.threads import one_blas_thread
-from fastsym.sums.values import Residuals
 
 _PRESENT = "estimate"  # name of a start
-_ROUNDING = 1e-20  # loss / sum |y|^2 up to which residuals are rounding
-_CHANCE, _DEVIATIONS = 2.0, 6.0
-_LOSS_ERRORS = 4.0  # standard errors that the losses of the sums and of the sample may be apart
+_NEW = 2.0  # weight of new samples, over that of those before, from which a step is taken
 
 Estimate = tuple[SpectralSolution | None, Refinement]
 
@@ -51,7 +45,7 @@ class StreamRefiner:
     them. From then on the gradient of the loss at the present weights is summed over all samples,
     and those in memory are a `Reservoir`, a uniform sample of all. One Gauss-Newton step from the
     sums, with the normal matrix of the reservoir, gives the estimate; the step is taken, and sums
-    begin anew, whenever the number of samples has doubled. What came before counts as the quadratic
+    begin anew, whenever the number of samples has tripled. What came before counts as the quadratic
     of its normal matrix about its optimum, so that the estimate has the error of the least-squares
     optimum of all samples to first order (Le Cam's one-step estimator).
 
@@ -75,7 +69,7 @@ class StreamRefiner:
     -----
     Sums are looked at after a multiple of 8192 rows, wherever chunks end: the same stream gives the
     same bits, however it is cut. If nothing is certified, the search is repeated with the moments
-    of all samples at each doubling.
+    of all samples whenever their number has tripled.
 
     References
     ----------
@@ -231,93 +225,23 @@ class _FirstSamples:
         return solution, refinement
 
 
-class _Expansion:
-    """The loss about a point: the samples before it was taken, and sums over those since then."""
-
-    def __init__(self, problem: Problem, fit: Fit, n_samples: int, n_jobs: int | None) -> None:
-        # As weights: coordinates are those of the reservoir, and change with it.
-        self.weights, self.outputs = problem.coordinates.weights(fit.point), fit.point.outputs
-        self.before = replace(fit.residuals, n_samples=n_samples)
-        d, m = problem.sample.n_features, problem.n_outputs
-        activation = problem.activation
-        self.new = ResidualAccumulator(d, m, self.weights, self.outputs, activation, n_jobs)
-
-    def point(self, problem: Problem) -> Point:
-        """Give the point in coordinates of a problem."""
-        return problem.coordinates.point(self.weights, self.outputs)
-
-    def step(self, problem: Problem, normal: Normal | None) -> Fit:
-        """Take a Gauss-Newton step from the sums with a problem's normal matrix; they can go on.
-
-        `residuals` are those of all samples, and `converged` says whether there is a step, small
-        enough for what is summed to hold after it.
-        """
-        coordinates, before, new = problem.coordinates, self.before, self.new.peek()
-        length = row_lengths(self.weights @ coordinates.from_inputs.T)
-        length[coordinates.n_free :] = 1
-        new = replace(
-            new,
-            hidden_gradient=new.hidden_gradient * length[:, None],
-            output_gradient=new.output_gradient / length,
-        )
-        gradient = gradients(new, coordinates)
-        whole = replace(
-            new,
-            n_samples=before.n_samples + new.n_samples,
-            weight=before.weight + new.weight,
-            residual_moment=before.residual_moment + new.residual_moment,
-        )
-        point, loss = self.point(problem), whole.loss
-        here = Fit(point, whole, None, False, False, [])
-        if normal is None:
-            return here
-        try:
-            step = ScaledNormal(normal, whole.weight / problem.sample.weight).solve(*gradient, 0.0)
-            point = moved(point, step, coordinates.n_free)
-        except np.linalg.LinAlgError:
-            return here
-        if not all(np.isfinite(part).all() for part in (*point, step.predicted)):
-            return here
-        decrement = step.predicted / loss if loss else 0.0
-        last = Evaluation(
-            loss=max(loss - step.predicted, 0.0) / whole.weight,
-            gradient_norm=gradient_norm(*gradient, whole.weight),
-            decrement=decrement,
-            damping=0,
-            accepted=True,
-        )
-        small = decrement <= _chance(problem) or _rounding(problem, whole)
-        return Fit(
-            point, whole.with_loss(max(loss - step.predicted, 0.0)), normal, small, False, [last]
-        )
-
-
-def _chance(problem: Problem) -> float:
-    """Relative decrease of the loss on the reservoir that chance gives an estimate, at most.
-
-    From the optimum of other samples to that of the reservoir: p / (n m) on average, and more where
-    the noise is not equal.
-    """
-    return problem.unit * (_CHANCE + _DEVIATIONS * np.sqrt(2 / problem.n_parameters))
-
-
-def _rounding(problem: Problem, residuals: Residuals) -> bool:
-    """Whether only rounding is left of residuals."""
-    mean = problem.total / problem.sample.weight
-    return bool(residuals.loss <= _ROUNDING * mean * residuals.weight)
-
-
 class _Summing:
-    """The second stage: rows are summed at a point that moves whenever their number doubles."""
+    """The second stage: rows are summed at a point that moves whenever their number has tripled."""
 
     def __init__(self, how: _Settings, first: PairedRows, n_hidden: int) -> None:
         self._how, self._n_hidden = how, n_hidden
-        self._solution, self._n_evaluations = how.solve(), 0
+        self._solution = how.solve()
+        self._certified, self._n_evaluations = False, 0
         self._reservoir = Reservoir((first.X[:], first.Y[:], first.weights))
         problem = how.problem(first, n_hidden)
         start = how.start(self._solution, first, n_hidden)
-        self._found = self._search(problem, first, start)
-        self._begin_at(problem, lowest_loss(self._found.fits))
+        if start.trusted:  # what it leads to is judged when it is looked at
+            fit = problem.fit(start.point(problem))
+            self._certified, self._n_evaluations = fit.converged, len(fit.history)
+        else:
+            found = self._search(problem, first, start)
+            self._certified, fit = found.certificate != "none", lowest_loss(found.fits)
+        self._begin_at(problem, fit)
 
     @property
     def n_kept(self) -> int:
@@ -330,8 +254,8 @@ class _Summing:
         self._expansion.new.take(*rows)
 
     def look(self) -> "_Stage":
-        """Move to the estimate if the samples have doubled."""
-        if self._expansion.new.weight < self._expansion.before.weight:
+        """Move to the estimate if the samples are three times as many."""
+        if self._expansion.new.weight < _NEW * self._expansion.before.weight:
             return self
         sample = self._reservoir.sample(in_order=False)
         problem = self._how.problem(sample, self._n_hidden)
@@ -340,14 +264,15 @@ class _Summing:
         except np.linalg.LinAlgError:
             normal = None
         fit = self._expansion.step(problem, normal)
-        if self._found.certificate == "none" or not _near_optimum(problem, fit):
-            self._found, fit = self._judged(problem, sample)
+        if not (self._certified and is_near_optimum(problem, fit)):
+            found, fit = self._judged(problem, sample)
+            self._certified = found.certificate != "none"
         self._begin_at(problem, fit)
         return self
 
     def _begin_at(self, problem: Problem, fit: Fit) -> None:
         n_samples, n_jobs = self._reservoir.n_taken, self._how.n_jobs
-        self._expansion = _Expansion(problem, fit, n_samples, n_jobs)
+        self._expansion = Expansion(problem, fit, n_samples, n_jobs)
 
     def _judged(self, problem: Problem, sample: PairedRows) -> tuple[SearchResult, Fit]:
         """Search on the reservoir, and pick its optimum or the step of the sums."""
@@ -360,7 +285,7 @@ class _Summing:
         found = self._search(problem, sample, start)
         # Of the fit that began there: others may have their units in another order.
         step = self._expansion.step(problem, found.fits[0].normal)
-        return found, _chosen(problem, step, lowest_loss(found.fits))
+        return found, chosen(problem, step, lowest_loss(found.fits))
 
     def _search(self, problem: Problem, sample: PairedRows, start: Start) -> SearchResult:
         """Search on samples in memory."""
@@ -393,9 +318,15 @@ class _Summing:
         problem = self._how.problem(sample, self._n_hidden)
         n_evaluations, solution = self._n_evaluations, self._solution
         found, fit = self._judged(problem, sample)
-        if found.certificate == "exact" and not _rounding(problem, fit.residuals):
-            # The reservoir is without noise, the rest is not.
+        if found.certificate == "exact" and not is_rounding(problem, fit.residuals):
             found = found._replace(certificate="none")
+            loss = fit.residuals.loss / fit.residuals.weight
+            warn(
+                f"the {sample.n_samples} rows that are held of the stream are fitted exactly, but "
+                f"all {self._reservoir.n_taken} rows only to a loss of {loss:.4g}: some rows are "
+                "not of the network that made the others",
+                ConvergenceWarning,
+            )
         residuals = replace(fit.residuals, n_samples=self._reservoir.n_taken)
         refinement = result_of(
             problem,
@@ -432,44 +363,6 @@ class _Summing:
                     f"sample of all rows; give n_hidden={frame.n_hidden}",
                     ConvergenceWarning,
                 )
-
-
-def _near_optimum(problem: Problem, fit: Fit) -> bool:
-    """Whether what the linearised problem promises on the reservoir is chance, after a step."""
-    if not fit.converged or fit.normal is None:
-        return False
-    there = problem.residuals(fit.point)
-    if not np.isfinite(there.loss):
-        return False
-    step = fit.normal.solve(*gradients(there, problem.coordinates), 0.0)
-    small = step.predicted <= _chance(problem) * there.loss
-    return bool(small) or _rounding(problem, there)
-
-
-def _chosen(problem: Problem, step: Fit, best: Fit) -> Fit:
-    """Take the step where it is as good as the optimum of the reservoir, but for chance."""
-    if not step.converged:
-        return best
-    there = problem.residuals(step.point)
-    near = there.loss <= (1 + _chance(problem)) * best.residuals.loss
-    if not (near or _rounding(problem, there)):
-        return best
-    return _with_credible_loss(problem, step._replace(converged=best.converged), there)
-
-
-def _with_credible_loss(problem: Problem, step: Fit, there: Residuals) -> Fit:
-    """Give the loss of the reservoir where that of the sums is not within its error.
-
-    Samples before a point count with their loss there, less what the steps since then promised.
-    """
-    weight = problem.sample.weight
-    squares = (row_residuals(problem, step.point) ** 2).sum(axis=1)
-    error = np.sqrt(squares.var() * len(squares)) / weight
-    mean, summed = squares.sum() / weight, step.residuals.loss / step.residuals.weight
-    if abs(mean - summed) <= _LOSS_ERRORS * error or _rounding(problem, step.residuals):
-        return step
-    moment = there.residual_moment * (step.residuals.weight / weight)
-    return step._replace(residuals=replace(step.residuals, residual_moment=moment))
 
 
 _Stage = _FirstSamples | _Summing

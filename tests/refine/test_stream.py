@@ -13,9 +13,10 @@ from fastsym import (
 )
 from fastsym.engine import gather
 from fastsym.refine import problem, refine
-from fastsym.refine import stream as stream_module
+from fastsym.refine.normal import ScaledNormal
 from fastsym.refine.stream import StreamRefiner
 from fastsym.sources import from_arrays
+from fastsym.sums.staging import SUPERBLOCK_ROWS
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +95,9 @@ def test_memory_is_bounded():
     moments = MomentAccumulator(3)
     refiner = StreamRefiner(moments)
     for first in range(0, 100_000, 10_000):
-        rows = X[first : first + 10_000], Y[first : first + 10_000]
-        moments.take(*rows)
-        refiner.take(*rows)
-        assert refiner.n_kept < 2 * stream_module.SUPERBLOCK_ROWS
+        refiner.take(X[first : first + 10_000], Y[first : first + 10_000])
+        assert refiner.n_kept < 2 * SUPERBLOCK_ROWS
+    assert moments.n_samples == 100_000
 
 
 def test_normal_matrix_too_large_to_form(monkeypatch):
@@ -120,19 +120,19 @@ def test_a_start_in_doubt_is_sought_again():
 def test_a_step_that_cannot_be_taken_loses_no_sample(monkeypatch):
     X, Y, _ = make_two_layer(60_000, 5, 3, 4, noise=0.3, random_state=0)
     expected = feed(TwoLayerRegressor(3), X, Y, 10_000)
-    model, original, failures = TwoLayerRegressor(3), stream_module._Expansion._normal, []
+    model, original, failures = TwoLayerRegressor(3), ScaledNormal.solve, []
 
-    def fails_once(self, masks, weight):
+    def fails_once(self, *gradients):
         if not failures:
-            failures.append(weight)
+            failures.append(self.scale)
             raise np.linalg.LinAlgError
-        return original(self, masks, weight)
+        return original(self, *gradients)
 
-    monkeypatch.setattr(stream_module._Expansion, "_normal", fails_once)
+    monkeypatch.setattr(ScaledNormal, "solve", fails_once)
     feed(model, X, Y, 10_000)
     assert model.refinement_.n_samples == 60_000
     assert failures
-    # One step later than it would have been, from the same sums.
+    # The optimum of the rows in memory takes the place of the step.
     np.testing.assert_allclose(model.hidden_weights_, expected.hidden_weights_, atol=1e-3)
 
 
