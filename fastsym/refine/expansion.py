@@ -197,6 +197,9 @@ def chosen(problem: Problem, step: Fit, best: Fit) -> Fit:
     """
     if not step.converged:
         return best
+    if best.exact and not is_rounding(problem, step.residuals):
+        # Noise that these samples do not have: they cannot say what is chance.
+        return step._replace(converged=best.converged)
     there = problem.residuals(step.point)
     near = there.loss <= (1 + chance(problem)) * best.residuals.loss
     if not (near or is_rounding(problem, there)):
