@@ -17,7 +17,7 @@ from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import refine
 from fastsym.refine.reservoir import Reservoir
 from fastsym.refine.result import Refinement, result_of
-from fastsym.refine.search import SearchResult, no_worse_than_nothing, search
+from fastsym.refine.search import MAX_STARTS, SearchResult, no_worse_than_nothing, search
 from fastsym.refine.starts import (
     Start,
     generator_of,
@@ -33,6 +33,7 @@ from fastsym.sums.staging import SUPERBLOCK_ROWS
 from fastsym.sums.threads import one_blas_thread
 
 _PRESENT = "estimate"  # name of a start
+_FEW = 4  # starts of a search, where one of many came to nothing
 _NEW = 2.0  # weight of new samples, over that of those before, from which a step is taken
 
 Estimate = tuple[SpectralSolution | None, Refinement]
@@ -274,7 +275,9 @@ class _Summing:
         n_samples, n_jobs = self._reservoir.n_taken, self._how.n_jobs
         self._expansion = Expansion(problem, fit, n_samples, n_jobs)
 
-    def _judged(self, problem: Problem, sample: PairedRows) -> tuple[SearchResult, Fit]:
+    def _judged(
+        self, problem: Problem, sample: PairedRows, max_starts: int = MAX_STARTS
+    ) -> tuple[SearchResult, Fit]:
         """Search on the reservoir, and pick its optimum or the step of the sums."""
         # The present point is trusted as the moments that it came from.
         trusted = (
@@ -282,14 +285,16 @@ class _Summing:
             and spectral_start(self._solution, self._how.fit_intercept).trusted
         )
         start = Start(_PRESENT, self._expansion.point(problem), trusted)
-        found = self._search(problem, sample, start)
+        found = self._search(problem, sample, start, max_starts)
         # Of the fit that began there: others may have their units in another order.
         step = self._expansion.step(problem, found.fits[0].normal)
         return found, chosen(problem, step, lowest_loss(found.fits))
 
-    def _search(self, problem: Problem, sample: PairedRows, start: Start) -> SearchResult:
+    def _search(
+        self, problem: Problem, sample: PairedRows, start: Start, max_starts: int = MAX_STARTS
+    ) -> SearchResult:
         """Search on samples in memory."""
-        found = search(problem, self._starts(problem, sample, start))
+        found = search(problem, self._starts(problem, sample, start), max_starts)
         self._n_evaluations += sum(len(one.history) for one in found.fits)
         return no_worse_than_nothing(problem, found)
 
@@ -317,7 +322,8 @@ class _Summing:
         sample = self._reservoir.sample()
         problem = self._how.problem(sample, self._n_hidden)
         n_evaluations, solution = self._n_evaluations, self._solution
-        found, fit = self._judged(problem, sample)
+        max_starts = MAX_STARTS if self._certified else _FEW
+        found, fit = self._judged(problem, sample, max_starts)
         if found.certificate == "exact" and not is_rounding(problem, fit.residuals):
             found = found._replace(certificate="none")
             loss = fit.residuals.loss / fit.residuals.weight
