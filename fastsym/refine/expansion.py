@@ -62,9 +62,8 @@ class Expansion:
     ----------
     problem : Problem
     fit : Fit
-        The point, in coordinates of the problem, and the residuals of the samples before.
-    n_samples : int
-        Number of the samples before; the weight of the residuals says what they count.
+        The point, in coordinates of the problem, and the residuals of the samples before, of
+        which it is the optimum.
     n_jobs : int, default=None
         Threads at most.
 
@@ -74,12 +73,10 @@ class Expansion:
         Takes in the samples that come.
     """
 
-    def __init__(
-        self, problem: Problem, fit: Fit, n_samples: int, n_jobs: int | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, fit: Fit, n_jobs: int | None = None) -> None:
         # As weights: coordinates are those of the reservoir, and change with it.
         self.weights, self.outputs = problem.coordinates.weights(fit.point), fit.point.outputs
-        self.before = replace(fit.residuals, n_samples=n_samples)
+        self.before = fit.residuals
         d, m = problem.sample.n_features, problem.n_outputs
         activation = problem.activation
         self.new = ResidualAccumulator(d, m, self.weights, self.outputs, activation, n_jobs)
@@ -110,8 +107,9 @@ class Expansion:
         Returns
         -------
         fit : Fit
-            `residuals` are those of all samples after the step, as far as the linearised problem
-            tells; `converged` says whether there is a step, small enough for that to hold.
+            `residuals` are those of the samples before the point and since then, after the step as
+            far as the linearised problem tells; `converged` says whether there is a step, small
+            enough for that to hold.
         """
         coordinates, before, new = problem.coordinates, self.before, self.new.peek()
         length = row_lengths(self.weights @ coordinates.from_inputs.T)

@@ -272,8 +272,7 @@ class _Summing:
         return self
 
     def _begin_at(self, problem: Problem, fit: Fit) -> None:
-        n_samples, n_jobs = self._reservoir.n_taken, self._how.n_jobs
-        self._expansion = Expansion(problem, fit, n_samples, n_jobs)
+        self._expansion = Expansion(problem, fit, self._how.n_jobs)
 
     def _judged(
         self, problem: Problem, sample: PairedRows, max_starts: int = MAX_STARTS
@@ -333,18 +332,18 @@ class _Summing:
                 "not of the network that made the others",
                 ConvergenceWarning,
             )
-        residuals = replace(fit.residuals, n_samples=self._reservoir.n_taken)
         refinement = result_of(
             problem,
-            fit._replace(residuals=residuals),
+            fit,
             found,
             self._n_evaluations,
             n_passes=1,
             normal_weight=problem.sample.weight,
         )
         self._warn_of(problem, sample, found)
+        # Its errors are those of the samples that it rests on, which may be fewer.
+        estimate = self._solution, replace(refinement, n_samples=self._reservoir.n_taken)
         # To ask changes nothing.
-        estimate = self._solution, refinement
         self._n_evaluations, self._solution = n_evaluations, solution
         return estimate
 
