@@ -25,7 +25,7 @@ sources.formats.parquet sources.formats
 sources.arrays sources.iterables sources.files sources.dask sources
 
 sums.kernels sums.threads sums.frame sums.layout sums.staging sums.reducer sums.values sums.moments
-sums.residuals sums.masks sums
+sums.residuals sums
 
 engine.progress engine.checkpoint engine.passes engine.cluster engine.gather engine
 
