@@ -313,9 +313,8 @@ class Stream:
             if not weights.any():
                 return self
             X, Y, weights = weighted_rows(X, Y, weights)
-        self._moments.take(X, Y, weights)
-        if self._refiner is not None:
-            self._refiner.take(X, Y, weights)
+        taker = self._moments if self._refiner is None else self._refiner
+        taker.take(X, Y, weights)
         return self
 
     def result(self) -> Fitted:

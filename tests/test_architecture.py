@@ -25,7 +25,7 @@ sources.formats.parquet sources.formats
 sources.arrays sources.iterables sources.files sources.dask sources
 
 sums.kernels sums.threads sums.support sums.units sums.frame sums.layout sums.staging sums.reducer
-sums.values sums.moments sums.residuals sums.masks sums
+sums.values sums.moments sums.residuals sums
 
 engine.progress engine.checkpoint engine.passes engine.cluster engine.gather engine
 
@@ -33,7 +33,8 @@ spectral.diagonalization spectral.diagnostics spectral.equations spectral.soluti
 
 refine.coordinates refine.sample refine.normal refine.minimisation refine.problem refine.checks
 refine.lack_of_fit refine.certificates refine.starts refine.search refine.influence
-refine.standard_errors refine.result refine.outcome refine.refinement refine.stream
+refine.standard_errors refine.result refine.outcome refine.refinement
+refine.reservoir refine.drift refine.expansion refine.stream
 refine
 
 fitting attributes estimator

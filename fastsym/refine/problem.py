@@ -13,7 +13,7 @@ from fastsym.refine.minimisation import Fit, minimise
 from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, ImplicitNormal, Normal
 from fastsym.refine.sample import Sample
 from fastsym.sums.support import supported_whitening
-from fastsym.sums.units import units_of
+from fastsym.sums.units import Units, units_of
 from fastsym.sums.values import Residuals
 
 TOLERANCE = 1e-3
@@ -43,6 +43,8 @@ class Problem:
     whole : bool, default=False
         Whether no other samples will count: then directions of x that a few of these alone show get
         no weights.
+    units : Units or None, default="of X and Y"
+        Those of another problem; None: of a usual size. As it is, they are taken from X and Y.
 
     Raises
     ------
@@ -60,8 +62,9 @@ class Problem:
         fit_intercept: bool = False,
         n_jobs: int | None = None,
         whole: bool = False,
+        units: Units | str | None = "of X and Y",
     ) -> None:
-        self.units = units_of(X, Y, weights)
+        self.units = units_of(X, Y, weights) if isinstance(units, str) else units
         self.sample = Sample(X, Y, weights, n_jobs, self.units)
         self.activation, self.fit_intercept = activation, fit_intercept
         self.n_outputs = self.sample.n_outputs

@@ -239,22 +239,39 @@ def _with_constants(
 
 
 def followed_by_others(problem: Problem, start: Start, random_state: Any = None) -> Iterator[Start]:
-    """Yield a start, then moment starts and random starts in turn.
+    """Yield a start, then others.
 
     Parameters
     ----------
     problem : Problem
     start : Start
     random_state : None, int, RandomState or Generator
-        Of the further starts. None: fixed.
+        Of the others. None: fixed.
 
     Yields
     ------
     start : Start
     """
+    yield start
+    yield from other_starts(problem, random_state)
+
+
+def other_starts(problem: Problem, random_state: Any = None) -> Iterator[Start]:
+    """Yield moment starts and random starts in turn, two of the former first.
+
+    Parameters
+    ----------
+    problem : Problem
+    random_state : None, int, RandomState or Generator
+        None: fixed.
+
+    Yields
+    ------
+    start : Start
+        More of them than any search takes.
+    """
     rng = generator_of(random_state)
     moments, others = moment_starts(problem, rng), random_starts(problem, rng)
-    yield start
     yield next(moments)
     while True:
         yield next(moments)

@@ -1,36 +1,41 @@
 """Refinement in one pass, for streams that cannot be read again."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastsym.activation import Activation
-from fastsym.algebra import Matrix
-from fastsym.engine.gather import sample_rows
-from fastsym.refine.coordinates import Point, moved
-from fastsym.refine.minimisation import Evaluation, Fit, gradient_norm, gradients
-from fastsym.refine.normal import DenseNormal, Normal, ScaledNormal
-from fastsym.refine.outcome import check_sizes, result_of
+from fastsym.engine.gather import accumulate, pilot_frame, sample_rows
+from fastsym.exceptions import ConvergenceWarning, RankError, warn
+from fastsym.refine.drift import change_of
+from fastsym.refine.expansion import Expansion, chosen, is_near_optimum, is_rounding
+from fastsym.refine.minimisation import Fit
+from fastsym.refine.outcome import result_of
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import refine
+from fastsym.refine.reservoir import Reservoir
 from fastsym.refine.result import Refinement
-from fastsym.refine.search import SearchResult, no_worse_than_nothing, search
+from fastsym.refine.search import MAX_STARTS, SearchResult, no_worse_than_nothing, search
 from fastsym.refine.starts import (
     Start,
-    followed_by_others,
     moment_start,
+    other_starts,
     solve_or_warn,
     spectral_start,
 )
 from fastsym.sources import Block, PairedRows
-from fastsym.spectral import SpectralSolution
-from fastsym.sums.masks import MaskAccumulator
+from fastsym.spectral import SpectralSolution, solve
 from fastsym.sums.moments import MomentAccumulator
-from fastsym.sums.residuals import ResidualAccumulator
 from fastsym.sums.staging import SUPERBLOCK_ROWS
 from fastsym.sums.threads import one_blas_thread
-from fastsym.sums.values import Residuals
+from fastsym.sums.units import Units
+
+_PRESENT = "estimate"  # name of a start
+_FEW = 4  # starts of a search, where one of many came to nothing
+_NEW = 2.0  # weight of new samples, over that of those before, from which a step is taken
 
 Estimate = tuple[SpectralSolution | None, Refinement]
 
@@ -39,17 +44,23 @@ class StreamRefiner:
     """Refine a stream that is read once.
 
     The first samples (`sample_rows`, at most 256 MB) are kept, and refined when there are enough of
-    them. From then on a sample is only summed: the gradient of the loss at the present weights and
-    the moments of the normal matrix. One Gauss-Newton step from these sums gives the estimate; the
-    step is taken, and sums of the gradient begin anew, whenever the number of samples has doubled.
-    What came before counts as the quadratic of its normal matrix about its optimum, so that the
-    estimate has the error of the least-squares optimum of all samples to first order (Le Cam's
-    one-step estimator).
+    them. From then on the gradient of the loss at the present weights is summed over all samples,
+    and those in memory are a `Reservoir`, a uniform sample of all. One Gauss-Newton step from the
+    sums, with the normal matrix of the reservoir, gives the estimate; the step is taken, and sums
+    begin anew, whenever the number of samples has tripled. What came before counts as the quadratic
+    of its normal matrix about its optimum, so that the estimate has the error of the least-squares
+    optimum of all samples to first order (Le Cam's one-step estimator).
+
+    The reservoir judges. An estimate whose loss on it is above the optimum that a search finds
+    there by more than chance gives way to that optimum, and the sums begin anew at it, as for
+    features that were zero at first; certificate, lack of fit and starts are those of a search on
+    the reservoir. A network that changes during the stream is warned of
+    (`fastsym.refine.drift.change_of`).
 
     Parameters
     ----------
     moments : MomentAccumulator
-        Takes in the same samples before this does; gives the start.
+        Empty; takes in the samples that this does, and gives the start.
     fit_intercept : bool, default=False
     n_jobs : int, default=None
         Threads at most.
@@ -58,11 +69,9 @@ class StreamRefiner:
 
     Notes
     -----
-    If no start is certified when the first samples are full, the search is repeated with the
-    moments of all samples at each doubling, and the sums begin anew with what it finds; samples in
-    between then count for the moments only. Sums do not depend on how rows arrive, but where they
-    are looked at does, at the ends of chunks after each 8192 rows: other chunks may give another
-    point, within the error of a step.
+    Sums are looked at after a multiple of 8192 rows, wherever chunks end: the same stream gives the
+    same bits, however it is cut. If nothing is certified, the search is repeated with the moments
+    of all samples whenever their number has tripled.
 
     References
     ----------
@@ -77,19 +86,20 @@ class StreamRefiner:
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
-        how = _Settings(moments, fit_intercept, n_jobs, random_state)
-        self._stage: _Stage = _FirstSamples(how)
+        self._how = _Settings(moments, fit_intercept, n_jobs, random_state)
+        self._stage: _Stage = _FirstSamples(self._how)
+        self._n_taken = 0
 
     @property
     def n_kept(self) -> int:
-        """Number of samples that are held in memory and not summed yet."""
+        """Number of samples that are held in memory."""
         return self._stage.n_kept
 
     @one_blas_thread()
     def take(
         self, X: NDArray[Any], Y: NDArray[Any], weights: NDArray[np.float64] | None = None
     ) -> "StreamRefiner":
-        """Take in samples that were checked, and that `moments` has taken in before.
+        """Take in samples that were checked; `moments` takes them in too.
 
         Parameters
         ----------
@@ -102,10 +112,16 @@ class StreamRefiner:
         -------
         self : StreamRefiner
         """
-        for first in range(0, len(X), SUPERBLOCK_ROWS):
-            part = slice(first, first + SUPERBLOCK_ROWS)
-            rows = X[part], Y[part], None if weights is None else weights[part]
-            self._stage = self._stage.take(rows)
+        first = 0
+        while first < len(X):
+            last = first + SUPERBLOCK_ROWS - self._n_taken % SUPERBLOCK_ROWS
+            rows = X[first:last], Y[first:last], None if weights is None else weights[first:last]
+            self._how.moments.take(*rows)
+            self._stage.take(rows)
+            self._n_taken += len(rows[0])
+            first = last
+            if self._n_taken % SUPERBLOCK_ROWS == 0:
+                self._stage = self._stage.look()
         return self
 
     @one_blas_thread()
@@ -122,27 +138,14 @@ class StreamRefiner:
         ------
         ValueError
             If there are too few samples.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the network changes during the stream, if n_hidden="auto" would count other units in
+            a sample of all rows than in the first ones, or as `fastsym.refine.refine` does.
         """
         return self._stage.result()
-
-
-class _Buffer:
-    """A bounded list of rows (X, Y, weights)."""
-
-    def __init__(self) -> None:
-        self._parts: list[Block] = []
-        self.count = 0
-
-    def add(self, rows: Block) -> None:
-        X, Y, weights = rows
-        # Copies: the caller may reuse its arrays.
-        ones = np.ones(len(X)) if weights is None else np.array(weights)
-        self._parts.append((np.array(X), np.array(Y), ones))
-        self.count += len(X)
-
-    def joined(self) -> PairedRows:
-        X, Y, weights = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        return PairedRows(X, Y, None if (weights == 1).all() else weights, checked=True)
 
 
 class _Settings(NamedTuple):
@@ -162,58 +165,60 @@ class _Settings(NamedTuple):
         slope = self.moments.negative_slope
         return Start("linear part", moment_start(sample, n_hidden, negative_slope=slope))
 
+    def problem(
+        self, sample: PairedRows, n_hidden: int, units: Units | str | None = "of X and Y"
+    ) -> Problem:
+        return Problem(
+            sample.X[:],
+            sample.Y[:],
+            sample.weights,
+            n_hidden,
+            Activation(self.moments.negative_slope),
+            self.fit_intercept,
+            self.n_jobs,
+            units=units,
+        )
+
 
 class _FirstSamples:
     """The first stage: rows are kept until they are enough to search for the optimum."""
 
     def __init__(self, how: _Settings) -> None:
         self._how = how
-        self.rows = _Buffer()
+        self._parts: list[Block] = []
+        self.n_kept = 0
 
-    @property
-    def n_kept(self) -> int:
-        """Number of samples that are held."""
-        return self.rows.count
+    def take(self, rows: Block) -> None:
+        """Keep rows."""
+        X, Y, weights = rows
+        # Copies: the caller may reuse its arrays.
+        ones = np.ones(len(X)) if weights is None else np.array(weights)
+        self._parts.append((np.array(X, np.float64), np.array(Y, np.float64), ones))
+        self.n_kept += len(X)
 
-    def take(self, rows: Block) -> "_Stage":
-        """Keep rows; the next stage if there are enough."""
-        self.rows.add(rows)
-        n_hidden = self._n_hidden_if_full()
-        return self if n_hidden is None else self._summing(n_hidden)
+    def _joined(self) -> PairedRows:
+        X, Y, weights = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        return PairedRows(X, Y, None if (weights == 1).all() else weights, checked=True)
 
-    def _n_hidden_if_full(self) -> int | None:
+    def look(self) -> "_Stage":
+        """Give the next stage if there are enough rows."""
         moments = self._how.moments
-        if self.rows.count < SUPERBLOCK_ROWS or moments.n_samples < SUPERBLOCK_ROWS:
-            return None
         d, m = moments.n_features, moments.n_outputs
         assert d is not None and m is not None
-        try:
-            k = moments.frame.n_hidden
-        except RuntimeError:  # the pilot of so many columns is longer
-            return None
-        return k if self.rows.count >= sample_rows(None, d, k, m) else None
-
-    def _summing(self, n_hidden: int) -> "_Summing":
-        """Refine the rows, and start the sums with them."""
-        how, sample = self._how, self.rows.joined()
-        activation = Activation(how.moments.negative_slope)
-        problem = Problem(
-            sample.X[:],
-            sample.Y[:],
-            sample.weights,
-            n_hidden,
-            activation,
-            how.fit_intercept,
-            how.n_jobs,
+        if not moments.has_frame:  # the pilot of so many columns is longer
+            return self
+        k = moments.frame.n_hidden
+        return (
+            self
+            if self.n_kept < sample_rows(None, d, k, m)
+            else _Summing(self._how, self._joined(), k)
         )
-        solution = how.solve()
-        expansion = _expansion(problem, how.start(solution, sample, n_hidden), how)
-        return _Summing(how, solution, expansion)
 
     def result(self) -> Estimate:
+        """Return the estimate from all samples so far."""
         how, moments = self._how, self._how.moments.moments()
         solution = solve_or_warn(lambda: moments, how.random_state)
-        sample = self.rows.joined()
+        sample = self._joined()
         refinement = refine(
             sample,
             how.start(solution, sample, moments.frame.n_hidden),
@@ -225,178 +230,149 @@ class _FirstSamples:
         return solution, refinement
 
 
-class _Before(NamedTuple):
-    """Samples from before a point was taken: the quadratic of their normal matrix about it."""
-
-    weight: float
-    n_samples: int
-    residual_moment: Matrix
-    masks: Matrix | None  # None where the normal matrix is not formed
-
-
-class _Step(NamedTuple):
-    """A Gauss-Newton step of all samples; normal is None if there is none, and no step."""
-
-    normal: Normal | None
-    point: Point
-    decrement: float  # relative decrease of the loss that was promised
-    residuals: Residuals  # at the point before it, its loss less what was promised
-    masks: Matrix | None
-
-    def before(self) -> _Before:
-        """Where the sums begin anew."""
-        residuals = self.residuals
-        return _Before(residuals.weight, residuals.n_samples, residuals.residual_moment, self.masks)
-
-
-class _Expansion:
-    """The loss about a point: what a search found, and sums over the samples since then."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        found: SearchResult,
-        point: Point,
-        before: _Before,
-        n_jobs: int | None,
-    ) -> None:
-        self.problem, self.found, self.point, self.before = problem, found, point, before
-        sample, activation = problem.sample, problem.activation
-        shape, weights = (sample.n_features, sample.n_outputs), problem.coordinates.weights(point)
-        self._n_jobs = n_jobs
-        self.residuals = ResidualAccumulator(
-            *shape, weights, point.outputs, activation, n_jobs, problem.units
-        )
-        self._masks: MaskAccumulator | None = None
-        if before.masks is not None:
-            self._masks = MaskAccumulator(*shape, weights, activation, n_jobs, problem.units)
-
-    @property
-    def fit(self) -> Fit:
-        """The lowest of what was found."""
-        return self.found.lowest
-
-    def take(self, rows: Block) -> None:
-        """Add samples."""
-        self.residuals.take(*rows)
-        if self._masks is not None:
-            self._masks.take(*rows)
-
-    def step(self) -> _Step:
-        """Take a Gauss-Newton step from the sums; these can go on."""
-        problem, before, new = self.problem, self.before, self.residuals.peek()
-        whole = Residuals(
-            n_samples=before.n_samples + new.n_samples,
-            weight=before.weight + new.weight,
-            hidden_gradient=new.hidden_gradient,
-            output_gradient=new.output_gradient,
-            residual_moment=before.residual_moment + new.residual_moment,
-        )
-        check_sizes(whole, problem.units)
-        masks = None
-        if self._masks is not None:
-            masks = before.masks + self._masks.peek()
-        loss = whole.loss
-        try:
-            normal = self._normal(masks, whole.weight)
-            step = normal.solve(*gradients(new, problem.coordinates), 0.0)
-            point = moved(self.point, step, problem.coordinates.n_free)
-            if not all(np.isfinite(part).all() for part in (*point, step.predicted)):
-                raise np.linalg.LinAlgError("the step is not finite")
-        except np.linalg.LinAlgError:
-            return _Step(None, self.point, np.nan, whole, masks)
-        residuals = whole.with_loss(max(loss - step.predicted, 0.0))
-        decrement = step.predicted / loss if loss else 0.0
-        return _Step(normal, point, decrement, residuals, masks)
-
-    def _normal(self, masks: Matrix | None, weight: float) -> Normal:
-        problem = self.problem
-        if masks is not None:
-            return DenseNormal(masks, self.point, problem.coordinates)
-        return ScaledNormal(problem.normal(self.point), weight / problem.sample.weight)
-
-    def stepped(self) -> "_Expansion":
-        """Take the step, and begin sums of the gradient anew; go on here if there is no step."""
-        step = self.step()
-        if step.normal is None:
-            return self
-        return _Expansion(self.problem, self.found, step.point, step.before(), self._n_jobs)
-
-
-def _expansion(problem: Problem, start: Start, how: _Settings) -> _Expansion:
-    """Search from a start on the samples in memory, and expand about what is found."""
-    found = search(problem, followed_by_others(problem, start, how.random_state))
-    found = no_worse_than_nothing(problem, found)
-    fit = found.lowest
-    masks = None
-    if isinstance(fit.normal, DenseNormal):
-        weights = problem.coordinates.weights(fit.point)
-        masks = problem.sample.mask_moments(weights, problem.activation.negative_slope)
-    residuals = fit.residuals
-    before = _Before(residuals.weight, residuals.n_samples, residuals.residual_moment, masks)
-    return _Expansion(problem, found, fit.point, before, how.n_jobs)
-
-
 class _Summing:
-    """The second stage: rows are summed at a point that moves whenever their number doubles."""
+    """The second stage: rows are summed at a point that moves whenever their number has tripled."""
 
-    def __init__(
-        self, how: _Settings, solution: SpectralSolution | None, expansion: _Expansion
-    ) -> None:
-        self._how, self._solution, self._expansion = how, solution, expansion
-        self._unjudged = 0
+    def __init__(self, how: _Settings, first: PairedRows, n_hidden: int) -> None:
+        self._how, self._n_hidden = how, n_hidden
+        self._solution = how.solve()
+        self._certified, self._n_evaluations = False, 0
+        self._reservoir = Reservoir((first.X[:], first.Y[:], first.weights))
+        problem = how.problem(first, n_hidden)
+        self._units = problem.units  # in which all sums are
+        start = how.start(self._solution, first, n_hidden)
+        if start.trusted:  # what it leads to is judged when it is looked at
+            fit = problem.fit(start.point(problem))
+            self._certified, self._n_evaluations = fit.converged, len(fit.history)
+        else:
+            found = self._search(problem, first, start)
+            self._certified, fit = found.certificate != "none", found.lowest
+        self._begin_at(problem, fit)
 
     @property
     def n_kept(self) -> int:
-        """Number of samples that are held and not summed yet."""
-        return self._expansion.residuals.n_staged
+        """Number of samples that are held."""
+        return self._reservoir.n_rows + self._expansion.new.n_staged
 
-    def take(self, rows: Block) -> "_Stage":
+    def take(self, rows: Block) -> None:
         """Sum rows."""
-        self._expansion.take(rows)
-        self._unjudged += len(rows[0])
-        if self._unjudged >= SUPERBLOCK_ROWS:
-            self._unjudged = 0
-            if self._expansion.residuals.weight >= self._expansion.before.weight:
-                self._expansion = self._moved_on()
+        self._reservoir.take(*rows)
+        self._expansion.new.take(*rows)
+
+    def look(self) -> "_Stage":
+        """Move to the estimate if the samples are three times as many."""
+        if self._expansion.new.weight < _NEW * self._expansion.before.weight:
+            return self
+        sample = self._reservoir.sample(in_order=False)
+        problem = self._how.problem(sample, self._n_hidden, self._units)
+        try:
+            normal = problem.normal(self._expansion.point(problem))
+        except np.linalg.LinAlgError:
+            normal = None
+        fit = self._expansion.step(problem, normal)
+        if not (self._certified and is_near_optimum(problem, fit)):
+            found, fit = self._judged(problem, sample)
+            self._certified = found.certificate != "none"
+        self._begin_at(problem, fit)
         return self
 
-    def _moved_on(self) -> _Expansion:
-        """Take the step; where nothing was certified, search from all moments before."""
-        before = self._expansion
-        if before.found.certificate == "none" and self._solution is not None:
-            self._solution = self._how.solve() or self._solution
-            start = spectral_start(self._solution, self._how.fit_intercept)
-            after = _expansion(before.problem, start, self._how)
-            certified = after.found.certificate != "none"
-            if certified or after.fit.residuals.loss < before.fit.residuals.loss:
-                return after
-            # The lack of fit that is told is that of the latest search.
-            before.found = before.found._replace(verdict=after.found.verdict)
-        return before.stepped()
+    def _begin_at(self, problem: Problem, fit: Fit) -> None:
+        self._expansion = Expansion(problem, fit, self._how.n_jobs)
+
+    def _judged(
+        self, problem: Problem, sample: PairedRows, max_starts: int = MAX_STARTS
+    ) -> tuple[SearchResult, Fit]:
+        """Search on the reservoir, and pick its optimum or the step of the sums."""
+        # The present point is trusted as the moments that it came from.
+        trusted = (
+            self._solution is not None
+            and spectral_start(self._solution, self._how.fit_intercept).trusted
+        )
+        start = Start(_PRESENT, self._expansion.point(problem), trusted)
+        found = self._search(problem, sample, start, max_starts)
+        # Of the fit that began there: others may have their units in another order.
+        step = self._expansion.step(problem, found.fits[0].normal)
+        return found, chosen(problem, step, found.lowest)
+
+    def _search(
+        self, problem: Problem, sample: PairedRows, start: Start, max_starts: int = MAX_STARTS
+    ) -> SearchResult:
+        """Search on samples in memory."""
+        found = search(problem, self._starts(problem, sample, start), max_starts)
+        self._n_evaluations += sum(len(one.history) for one in found.fits)
+        return no_worse_than_nothing(problem, found)
+
+    def _starts(self, problem: Problem, sample: PairedRows, start: Start) -> Iterator[Start]:
+        """Yield a start, those of the moments so far, and moment starts; worked out when asked."""
+        how, k = self._how, self._n_hidden
+        yield start
+        if start.name == _PRESENT:
+            self._solution = how.solve() or self._solution
+            if self._solution is not None:
+                yield spectral_start(self._solution, how.fit_intercept)
+            # The frame of the first rows may be poor for those that came since then.
+            slope, n_jobs = how.moments.negative_slope, how.n_jobs
+            try:
+                moments = accumulate(sample, k, negative_slope=slope, n_jobs=n_jobs).result()
+                yield spectral_start(
+                    solve(moments, random_state=how.random_state, warn=False), how.fit_intercept
+                )
+            except RankError:
+                pass
+        yield from other_starts(problem, how.random_state)
 
     def result(self) -> Estimate:
         """Return the estimate from all samples so far."""
-        expansion, step = self._expansion, self._expansion.step()
-        problem, fit, residuals = expansion.problem, expansion.fit, step.residuals
-        gradient = gradients(residuals, problem.coordinates)
-        last = Evaluation(
-            loss=residuals.loss / residuals.weight,
-            gradient_norm=gradient_norm(*gradient, residuals.weight),
-            decrement=step.decrement,
-            damping=0,
-            accepted=True,
-        )
-        converged = fit.converged and step.normal is not None
+        sample = self._reservoir.sample()
+        problem = self._how.problem(sample, self._n_hidden, self._units)
+        n_evaluations, solution = self._n_evaluations, self._solution
+        max_starts = MAX_STARTS if self._certified else _FEW
+        found, fit = self._judged(problem, sample, max_starts)
+        if found.certificate == "exact" and not is_rounding(problem, fit.residuals):
+            found = found.doubted("the rows that are held are without noise, the others are not")
+            loss = fit.residuals.loss / fit.residuals.weight
+            warn(
+                f"the {sample.n_samples} rows that are held of the stream are fitted exactly, but "
+                f"all {self._reservoir.n_taken} rows only to a loss of {loss:.4g}: some rows are "
+                "not of the network that made the others",
+                ConvergenceWarning,
+            )
         refinement = result_of(
             problem,
-            Fit(step.point, residuals, step.normal, converged, fit.exact, [last]),
-            expansion.found,
-            n_evaluations=sum(len(one.history) for one in expansion.found.fits),
+            fit,
+            found,
+            self._n_evaluations,
             n_passes=1,
-            normal_weight=problem.sample.weight if step.masks is None else residuals.weight,
+            normal_weight=problem.sample.weight,
         )
-        return self._solution, refinement
+        self._warn_of(problem, sample, found)
+        # Its errors are those of the samples that it rests on, which may be fewer.
+        estimate = self._solution, replace(refinement, n_samples=self._reservoir.n_taken)
+        # To ask changes nothing.
+        self._n_evaluations, self._solution = n_evaluations, solution
+        return estimate
+
+    def _warn_of(self, problem: Problem, sample: PairedRows, found: SearchResult) -> None:
+        change = change_of(problem, found.lowest)
+        if change is not None:
+            row = int(self._reservoir.numbers[change.row])
+            warn(
+                f"the network changes during the stream: at the fit, the rows before number {row} "
+                f"have loss {change.losses[0]:.4g}, those after it {change.losses[1]:.4g}, and "
+                f"fits of their own promise a relative decrease of {change.promised:.2g}, "
+                f"{change.ratio:.3g} times what chance gives; fit these parts one by one (rows "
+                "sorted by the outputs, or of a model that is not theirs, look alike)",
+                ConvergenceWarning,
+            )
+        if self._how.moments.n_hidden == "auto":
+            frame = pilot_frame(sample, negative_slope=problem.activation.negative_slope)
+            if frame.n_hidden != self._n_hidden:
+                warn(
+                    f'n_hidden="auto" counted {self._n_hidden} hidden units in the first '
+                    f"{self._how.moments.frame.n_pilot} rows, and counts {frame.n_hidden} in a "
+                    f"sample of all rows; give n_hidden={frame.n_hidden}",
+                    ConvergenceWarning,
+                )
 
 
 _Stage = _FirstSamples | _Summing

@@ -10,11 +10,8 @@ from fastsym import MomentAccumulator, make_two_layer
 from fastsym.activation import Activation
 from fastsym.studies.hermite import HermiteAccumulator
 from fastsym.sums.layout import ResidualSums
-from fastsym.sums.masks import MaskAccumulator
 from fastsym.sums.residuals import ResidualAccumulator
 from fastsym.sums.staging import SUPERBLOCK_ROWS
-
-from .. import naive
 
 N = 20_000
 X, Y, network = make_two_layer(N, 4, 3, 3, noise=0.1, random_state=0)
@@ -24,7 +21,6 @@ HIDDEN, OUTPUTS = network.augmented()
 KINDS = {
     "moments": lambda: MomentAccumulator(3),
     "residuals": lambda: ResidualAccumulator(4, 3, HIDDEN, OUTPUTS, Activation()),
-    "masks": lambda: MaskAccumulator(4, 3, HIDDEN, Activation()),
     "hermite": lambda: HermiteAccumulator(np.eye(4)[:2]),
 }
 
@@ -93,24 +89,13 @@ def test_merged_sums_are_those_of_all_samples(kind):
 
 
 def test_sums_at_other_weights_are_not_merged():
-    for one, other in (
-        (
-            ResidualAccumulator(4, 3, HIDDEN, OUTPUTS, Activation()),
-            ResidualAccumulator(4, 3, HIDDEN, 2 * OUTPUTS, Activation()),
-        ),
-        (
-            MaskAccumulator(4, 3, HIDDEN, Activation()),
-            MaskAccumulator(4, 3, HIDDEN, Activation(0.5)),
-        ),
+    one = ResidualAccumulator(4, 3, HIDDEN, OUTPUTS, Activation())
+    for other in (
+        ResidualAccumulator(4, 3, HIDDEN, 2 * OUTPUTS, Activation()),
+        ResidualAccumulator(4, 3, HIDDEN, OUTPUTS, Activation(0.5)),
     ):
         with pytest.raises(ValueError, match="these sums belong to other weights"):
             one.merge(other)
-
-
-def test_masks_are_those_of_numpy():
-    sums = KINDS["masks"]().take(X, Y, WEIGHTS).result()
-    expected = naive.mask_moments(X, HIDDEN, 0.0, WEIGHTS)
-    np.testing.assert_allclose(sums, expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max())
 
 
 def test_rows_are_not_lost_when_their_sum_fails_once(monkeypatch):
