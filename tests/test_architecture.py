@@ -32,7 +32,8 @@ engine.progress engine.checkpoint engine.passes engine.cluster engine.gather eng
 spectral.diagonalization spectral.diagnostics spectral.equations spectral.solution spectral
 
 refine.coordinates refine.sample refine.normal refine.minimisation refine.problem refine.checks
-refine.starts refine.search refine.standard_errors refine.result refine.refinement refine.stream
+refine.starts refine.chance refine.trials refine.counting refine.search refine.standard_errors
+refine.result refine.refinement refine.stream
 refine
 
 fitting attributes estimator
