@@ -5,6 +5,7 @@ from fastsym.algebra import Matrix
 from fastsym.fitting import Fitted
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine import Refinement
+from fastsym.refine.counting import Count
 
 
 class FittedAttributes:
@@ -38,6 +39,11 @@ class FittedAttributes:
                 "this fit is not refined: use refine=True, or refine_on a source of samples."
             )
         return refinement
+
+    @property
+    def n_hidden_path_(self) -> tuple[Count, ...]:
+        """Numbers of hidden units tried, with loss and criterion."""
+        return self._found().n_hidden_path
 
     @property
     def loss_(self) -> float:

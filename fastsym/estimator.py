@@ -35,7 +35,8 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
     ----------
     n_hidden : int or "auto", default="auto"
         Number of hidden units k. "auto" counts the canonical correlations of X and Y above their
-        noise floor.
+        noise floor; with refine=True, and samples that can be read again, units are then added and
+        removed while the loss falls by more than chance explains.
     refine : bool, default=True
         Refine to the least-squares optimum: maximum likelihood for Gaussian noise of equal
         variance. False: the spectral estimate, from the moments of all samples.
@@ -75,6 +76,9 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         All of these as a value that can be saved.
     diagnostics_ : fastsym.spectral.Diagnostics
         Singular values, gap, residual, condition numbers, symmetry test of the spectral start.
+    n_hidden_path_ : tuple of fastsym.refine.Count
+        Numbers of hidden units tried with n_hidden="auto", with loss and criterion; empty without
+        a refinement, and for streams.
     refinement_ : fastsym.refine.Refinement
         How the refinement went. Only with refine=True, as are the following.
     loss_ : float

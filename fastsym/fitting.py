@@ -30,6 +30,7 @@ from fastsym.engine.progress import Callback, Event
 from fastsym.exceptions import SpectralGapWarning, warn
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine import Refinement, Start, moment_start, refine
+from fastsym.refine.counting import Count, counted_network, solved_for
 from fastsym.refine.standard_errors import check_kind
 from fastsym.refine.starts import solve_or_warn, spectral_start
 from fastsym.refine.stream import StreamRefiner
@@ -77,11 +78,13 @@ class Specification:
 class Fitted(NamedTuple):
     """What a fit found: the spectral solution, None if the moments show fewer than n_hidden units.
 
-    refinement is None for moments alone.
+    refinement is None for moments alone. n_hidden_path holds the numbers of hidden units tried; it
+    is empty unless n_hidden="auto" and the samples can be read again.
     """
 
     solution: spectral.SpectralSolution | None
     refinement: Refinement | None
+    n_hidden_path: tuple[Count, ...] = ()
 
     @property
     def network(self) -> TwoLayerNetwork:
@@ -113,6 +116,7 @@ def fit(source: Passes, specification: Specification) -> Fitted:
     if not how.refine:
         return fit_moments(moments_of(source, how), how)
     k, frame = check_n_hidden(how.n_hidden), None
+    guessed = k is None
     if k is None:
         frame = pilot_frame(source, negative_slope=how.negative_slope)
         k = frame.n_hidden
@@ -127,7 +131,16 @@ def fit(source: Passes, specification: Specification) -> Fitted:
         start = Start("linear part", network)
     else:
         start = spectral_start(_said(solution, how), how.fit_intercept)
-    return _refined(source, sample, start, solution, how)
+    path: tuple[Count, ...] = ()
+    if guessed:
+        intercept = how.fit_intercept
+        network, path = counted_network(sample, start, fit_intercept=intercept, n_jobs=how.n_jobs)
+        how, start = replace(how, n_hidden=network.n_hidden), start._replace(network=network)
+        if network.n_hidden != k:
+            solution = solved_for(lambda: moments_of(sample, how), how.random_state)
+            trusted = solution is not None and spectral_start(solution, intercept).trusted
+            start = Start("counted", network, trusted)
+    return _refined(source, sample, start, solution, how)._replace(n_hidden_path=path)
 
 
 def fit_moments(moments: Moments, specification: Specification) -> Fitted:
@@ -428,7 +441,7 @@ def _said(
 
 def _doubted(fitted: Fitted) -> Fitted:
     """Say what the spectral start lacks, where the refinement does not make up for it."""
-    solution, refinement = fitted
+    solution, refinement = fitted.solution, fitted.refinement
     if solution is not None and refinement is not None:
         diagnostics = solution.diagnostics
         if diagnostics.doubt and not (refinement.converged and diagnostics.shown):

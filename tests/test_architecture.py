@@ -32,8 +32,8 @@ engine.progress engine.checkpoint engine.passes engine.cluster engine.gather eng
 spectral.diagonalization spectral.diagnostics spectral.equations spectral.solution spectral
 
 refine.coordinates refine.sample refine.normal refine.minimisation refine.problem refine.checks
-refine.lack_of_fit refine.certificates refine.starts refine.search refine.influence
-refine.standard_errors refine.result refine.outcome refine.refinement
+refine.lack_of_fit refine.certificates refine.starts refine.chance refine.trials refine.counting
+refine.search refine.influence refine.standard_errors refine.result refine.outcome refine.refinement
 refine.reservoir refine.drift refine.expansion refine.stream
 refine
 

@@ -11,17 +11,21 @@ from fastsym.engine.gather import (
     sample_rows,
     spread_sample,
 )
+from fastsym.refine.counting import count_units
 from fastsym.refine.refinement import PASS_TOLERANCE, refine
 from fastsym.refine.result import Refinement
 from fastsym.refine.starts import Start, moment_start
+from fastsym.refine.trials import Count
 
 __all__ = [
     "PASS_TOLERANCE",
     "SAMPLE_BYTES",
     "SAMPLE_ROWS",
+    "Count",
     "Refinement",
     "Start",
     "check_rereadable",
+    "count_units",
     "moment_start",
     "refine",
     "sample_rows",

@@ -1,5 +1,6 @@
 """The least-squares problem of samples in memory, in white coordinates."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,18 @@ class Problem:
         linear_part = 1 / activation.odd_gain * (self._cross[1:].T / total)
         self.linear_part = linear_part @ whiten
         self.total = float((targets**2).sum())
-        n_units = n_hidden + bias
-        self.n_parameters = n_hidden * (bias + rank - 1) + self.n_outputs * n_units
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights that are free: those of W but for the lengths of its rows, and A."""
+        k, q = self.coordinates.n_free, self.coordinates.to_inputs.shape[1]
+        return k * (q - 1) + self.n_outputs * (k + int(self.fit_intercept))
+
+    def resized(self, n_hidden: int) -> "Problem":
+        """Return the problem of another number of hidden units, on the same samples."""
+        other = copy(self)
+        other.coordinates = self.coordinates._replace(n_free=n_hidden)
+        return other
 
     @property
     def unit(self) -> float:

@@ -1,5 +1,6 @@
 """Samples in memory: residuals and moments of masks at a network, worked out again and again."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,41 @@ class Sample:
         root = inputs[:, :1]
         weights = root[:, 0] ** 2 if self._weighted else None
         return Sample(inputs[:, 1:] / root, targets / root, weights, self._n_jobs)
+
+    def with_targets(self, targets: Matrix) -> "Sample":
+        """Return the same samples with other targets.
+
+        Parameters
+        ----------
+        targets : ndarray of shape (n_samples, n_outputs)
+            sqrt(weight) y.
+
+        Returns
+        -------
+        sample : Sample
+        """
+        other = copy(self)
+        other._staged = aligned_zeros(self._staged.shape)
+        other._staged[:] = self._staged
+        other.targets[:] = targets
+        return other
+
+    def thinned(self, step: int) -> "Sample":
+        """Return every step-th sample, to look at only: it is not aligned for the kernels.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        sample : Sample
+            A view.
+        """
+        other = copy(self)
+        other._staged = self._staged[: self.n_samples : step]
+        other.n_samples = len(other._staged)
+        return other
 
     def residuals(self, hidden: Matrix, outputs: Matrix, slope: float) -> Residuals:
         """Return the loss and its gradient at a network.
