@@ -22,13 +22,14 @@ SIGNIFICANT = 2e-3
 KINDS = ("linear", "bends", "shifted", "constant")
 """Kinds of features: v.x; |v.x| and |x|; |v.x + b|; 1 beyond what is homogeneous in x."""
 
-_ROWS = 8192  # used at most, or so many for each feature
+_ROWS = 5500  # used at most, or so many for each feature
+_ROWS_TURNED = 2048  # used for how features change with the weights
 _ROWS_PER_FEATURE = 16
 _BLOCKS = 128  # of consecutive rows, which share a sign: rows near each other may be dependent
 _FEWEST_ROWS = 16  # so many signs at least
 _DRAWS = 127
 _LINEAR = 16  # directions in which a linear part is looked for
-_DEPENDENT = 1e-6  # share of a feature beyond those before it that is rounding
+_DEPENDENT = 1e-5  # share of a feature beyond those before it that is rounding
 _POWER = (
     3.2  # standard deviations: 2.3 to be noticed at 5 % among several statistics, 0.84 for 80 %
 )
@@ -94,12 +95,14 @@ class _Rows(NamedTuple):
 
 
 class _Features(NamedTuple):
-    """Features beyond what the units explain; the last column is the constant."""
+    """Features, and what the units explain of them; the last column is the constant."""
 
     values: Matrix  # (n, n_features)
     linear: slice
     bends: slice  # |x| and |v.x|
     shifted: slice
+    by_units: Matrix  # (n_units, n_features): regression of the values on the units
+    gram: Matrix  # (n_features, n_features), of what the units leave
 
 
 class _Scores(NamedTuple):
@@ -139,7 +142,7 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     if not problem.unit < 1:
         return UNTESTED
     wanted = max(_ROWS, _ROWS_PER_FEATURE * (5 * k + 1))
-    step = max(1, sample.n_samples // wanted)
+    step = -(-sample.n_samples // wanted)
     inputs, targets = sample.inputs[::step], sample.targets[::step]
     t = inputs @ problem.coordinates.weights(point).T
     h = problem.activation(t)
@@ -161,11 +164,13 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
         point.outputs[:, :k] / size,
     )
     staged = _Rows(*(one.astype(np.float32) for one in arrays))  # type: ignore[arg-type]
-    features, leverage = _features(problem, staged)
+    units = whitening((staged.h.T @ staged.h).astype(float), _DEPENDENT)
+    features = _features(problem, staged, units)
     if normal is None and problem.is_dense:
         normal = problem.normal(point)
     # Fitting has shrunk the residuals that the signs are given to, most where the leverage is high.
-    shrunk = staged._replace(residual=staged.residual / np.sqrt(1 - leverage)[:, None])
+    kept = 1 - _leverage(problem, staged, units)
+    shrunk = staged._replace(residual=staged.residual / np.sqrt(kept)[:, None])
     here, blocks = _sums(1, features, staged), _sums(_BLOCKS, features, shrunk)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (_DRAWS, len(blocks.hidden)))
     pairs = zip(here, blocks.signed(signs), strict=True)
@@ -175,8 +180,8 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     return _judged(_statistics(scores, features), float((staged.residual.astype(float) ** 2).sum()))
 
 
-def _features(problem: Problem, rows: _Rows) -> tuple[_Features, Matrix]:
-    """Features of all kinds, and the leverage of the rows."""
+def _features(problem: Problem, rows: _Rows, units: Matrix) -> _Features:
+    """Work out features of all kinds; units whitens the hidden units."""
     k, bias = problem.coordinates.n_free, int(problem.fit_intercept)
     x = rows.x[:, bias:]
     n, q = x.shape
@@ -196,20 +201,22 @@ def _features(problem: Problem, rows: _Rows) -> tuple[_Features, Matrix]:
     radius = np.sqrt((x**2).sum(axis=1, keepdims=True))
     parts = [x @ axes.astype(np.float32), radius, np.abs(along), np.abs(shifted), rows.root]
     values = np.concatenate(parts, axis=1)
-    values /= np.sqrt((values**2).mean(axis=0))
-    units = rows.h @ whitening((rows.h.T @ rows.h).astype(float), _DEPENDENT).astype(np.float32)
-    values -= units @ (units.T @ values)
-    values *= (values**2).mean(axis=0) > _DEPENDENT
+    explained = units.T @ (rows.h.T @ values)
+    gram = (values.T @ values).astype(float)
+    size = np.diag(gram).copy()
+    gram -= explained.T @ explained
+    left = np.diag(gram) > _DEPENDENT * size  # but for rounding
+    gram *= left & left[:, None]
     linear, bends = slice(n_linear), slice(n_linear, n_linear + 1 + n_bends)
-    features = _Features(values, linear, bends, slice(bends.stop, -1))
-    return features, _leverage(problem, rows, units)
+    shifted = slice(bends.stop, -1)
+    return _Features(values, linear, bends, shifted, units @ explained, gram)
 
 
 def _leverage(problem: Problem, rows: _Rows, units: Matrix) -> Matrix:
     """Share of each row's squared residual that fitting has taken, on average over its outputs."""
     n_rows, q = rows.x.shape
     share = n_rows / problem.sample.n_samples
-    outputs = share * (units**2).sum(axis=1)
+    outputs = share * ((rows.h @ units.astype(np.float32)) ** 2).sum(axis=1)
     driven = (rows.x**2).sum(axis=1) * (rows.masks**2).sum(axis=1)
     hidden = share * rows.masks.shape[1] * (q - 1) / problem.n_outputs * driven / driven.sum()
     return np.minimum(outputs + hidden, _MOST_LEVERAGE)
@@ -250,19 +257,25 @@ def _projected(
     size is the unit of the rows' outputs, share the weight of the samples of the normal matrix over
     that of these rows.
     """
+    by_units = features.by_units
+    products = scores.features - np.swapaxes(scores.outputs @ by_units, 1, 2)
     if not isinstance(normal, DenseNormal):
-        return scores.features
-    n, k, q = len(rows.x), normal.k, normal.q
+        return products
     steps = normal.hidden_steps(size * share * scores.hidden, share * scores.outputs)
-    derivatives = (rows.masks[:, :, None] * rows.x[:, None, :]).reshape(n, k * q)
-    turned = (derivatives.T @ features.values).astype(float).reshape(k, q, -1)
+    # The same for all draws, so that some of the rows will do.
+    step = max(1, len(rows.x) // _ROWS_TURNED)
+    masks, x, h = rows.masks[::step], rows.x[::step], rows.h[::step]
+    n, k, q = len(x), normal.k, normal.q
+    derivatives = (masks[:, :, None] * x[:, None, :]).reshape(n, k * q)
+    turned = (derivatives.T @ features.values[::step]) - (derivatives.T @ h) @ by_units
+    turned = turned.reshape(k, q, -1) * (len(rows.x) / n)
     moved = np.einsum("bia,iaf->bfi", steps, turned, optimize=True)
-    return scores.features - moved @ (size * rows.outputs.astype(float)).T
+    return products - moved @ (size * rows.outputs.astype(float)).T
 
 
 def _statistics(scores: Matrix, features: _Features) -> Matrix:
     """Sum squares by kind, and pick the largest of a single bend: (n_draws, n_kinds + 1)."""
-    gram = (features.values.T @ features.values).astype(float)
+    gram = features.gram
     kinds, statistics = (features.linear, features.bends, features.shifted), []
     for kind in kinds:
         white = whitening(gram[kind, kind], _DEPENDENT)
@@ -275,11 +288,10 @@ def _statistics(scores: Matrix, features: _Features) -> Matrix:
     homogeneous = white @ (white.T @ gram[bends, -1])
     left = gram[-1, -1] - gram[bends, -1] @ homogeneous
     constant = scores[:, -1] - np.einsum("f,bfo->bo", homogeneous, scores[:, bends])
-    # Below rounding there is nothing left of it.
-    sizes = np.append(np.diag(gram), left)
-    sizes = np.where(sizes > _DEPENDENT * len(features.values), sizes, np.inf)
-    statistics.append((constant**2).sum(axis=1) / sizes[-1])
-    single = (scores**2).sum(axis=2) / sizes[:-1]
+    known = left > _DEPENDENT * max(gram[-1, -1], _DEPENDENT)
+    statistics.append((constant**2).sum(axis=1) / (left if known else np.inf))
+    sizes = np.diag(gram)
+    single = (scores**2).sum(axis=2) / np.where(sizes > 0, sizes, np.inf)
     statistics.append(single[:, bends.start : -1].max(axis=1))
     return np.stack(statistics, axis=1)
 

@@ -5,6 +5,7 @@ import pytest
 
 from fastsym import TwoLayerNetwork, TwoLayerRegressor, make_two_layer
 from fastsym.activation import Activation
+from fastsym.algebra import whitening
 from fastsym.datasets import DISTRIBUTIONS
 from fastsym.exceptions import LackOfFitWarning
 from fastsym.refine import lack_of_fit as module
@@ -110,7 +111,8 @@ def test_scores_are_off_the_tangent_space():
         rng.standard_normal((400, 3)),
         point.outputs,
     )
-    features, _ = module._features(problem, rows)
+    units = whitening(rows.h.T @ rows.h)
+    features = module._features(problem, rows, units)
 
     def projected(residual):
         these = rows._replace(residual=residual)
@@ -134,7 +136,9 @@ def test_scores_are_off_the_tangent_space():
     # and an oracle for what is left: least squares of the residual on all of these moves
     J = np.stack([move.ravel() for move in moves], axis=1)
     left = rows.residual.ravel() - J @ np.linalg.lstsq(J, rows.residual.ravel(), rcond=None)[0]
-    expected = features.values.T @ left.reshape(400, 3)
+    beyond = features.values - rows.h @ features.by_units
+    expected = beyond.T @ left.reshape(400, 3)
+    np.testing.assert_allclose(features.gram, beyond.T @ beyond, atol=1e-3 * len(X))
     np.testing.assert_allclose(projected(rows.residual), expected, atol=1e-3 * size)
 
 
