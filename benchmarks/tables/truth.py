@@ -1,6 +1,7 @@
 """Whether what a fit says of itself is true: prints tables.
 
-python -m benchmarks.tables.truth [TABLE ...] [--problems N] [--seed S]
+python -m benchmarks.tables.truth [certificates misspecified level power quoted] [--problems N]
+                                  [--seed S]
 
 A certificate is false where `converged_` is True and the loss is above that of the optimum near the
 true network by more than 0.1 % and more than 0.1 unit (the loss that the p weights explain by
@@ -17,8 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 import fastsym
+from fastsym.activation import Activation
 from fastsym.datasets import DISTRIBUTIONS
 from fastsym.refine import refine
+from fastsym.refine.lack_of_fit import lack_of_fit
+from fastsym.refine.problem import Problem as LeastSquares
 from fastsym.sources import from_arrays
 
 REGIMES = (
@@ -182,6 +186,130 @@ def certificates(problems, seed):
         )
     print("\n".join(refused))
     print(f"{spent:.1f} s in fits")
+
+
+MISSPECIFIED = ("units", "biases", "tanh", "layers", "linear", "constant", "square")
+
+
+def misspecify(rng, kind):
+    """Draw data that no network of the fitted kind made, and the number of units to fit."""
+    d, m = rng.integers(4, 11), rng.integers(3, 9)
+    k = int(rng.integers(2, min(d, m)))
+    n = int(np.exp(rng.uniform(np.log(300), np.log(5000))))
+    X = DISTRIBUTIONS[rng.choice(sorted(DISTRIBUTIONS))](rng, n, d)
+    W, A = weights_of(rng, d, k, m, "plain")
+    t = X @ W.T
+    Y = np.maximum(t, 0) @ A.T
+    size = np.sqrt((Y**2).mean())
+    if kind == "units":
+        extra = rng.standard_normal((int(rng.integers(1, 4)), d))
+        Y += np.maximum(X @ unit_rows(extra).T, 0) @ rng.standard_normal((len(extra), m))
+    if kind == "biases":
+        Y = np.maximum(t + rng.uniform(0.3, 1, k) * rng.choice([-1, 1], k), 0) @ A.T
+    if kind == "tanh":
+        Y = np.tanh(2 * t) @ A.T
+    if kind == "layers":
+        inner = unit_rows(rng.standard_normal((2 * k, d)))
+        Y = np.maximum(np.maximum(X @ inner.T - 0.5, 0) @ rng.standard_normal((2 * k, k)), 0) @ A.T
+    if kind == "linear":
+        Y += 0.5 * size * X @ rng.standard_normal((d, m)) / np.sqrt(d)
+    if kind == "constant":
+        Y += 0.5 * size * rng.standard_normal(m)
+    if kind == "square":
+        Y += (
+            0.3
+            * size
+            * np.outer((X @ unit_rows(rng.standard_normal((1, d)))[0]) ** 2, rng.standard_normal(m))
+        )
+    noise = float(rng.choice([0.03, 0.1, 0.3]))
+    return X, Y + noise * np.sqrt((Y**2).mean()) * rng.standard_normal(Y.shape), k
+
+
+def misspecified(problems, seed):
+    """Data that the model does not describe: certified, warned of; and problems that it does."""
+    table = defaultdict(Counter)
+    for number in range(problems):
+        rng = np.random.default_rng([seed, number, 1])
+        kind = (*MISSPECIFIED, "none of these")[number % 8]
+        X, Y, k = misspecify(rng, kind)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = fastsym.TwoLayerRegressor(k).fit(X, Y).refinement_
+        lack = result.lack_of_fit
+        told = {one.category.__name__ for one in caught}
+        row = table[kind]
+        row["n"] += 1
+        row["certified"] += result.converged
+        row["misfit >= 5"] += lack.misfit >= 5
+        row["silent, misfit >= 5"] += lack.misfit >= 5 and not told
+        row["p < 0.05"] += lack.p_value < 0.05
+        row["LackOfFitWarning"] += "LackOfFitWarning" in told
+        row["any warning"] += bool(told)
+        row["cause " + lack.cause] += lack.significant
+    for kind, row in table.items():
+        print(f"{kind:14} " + ", ".join(f"{name} {count}" for name, count in row.items() if count))
+
+
+def samples_of(rng, n, d, k, m, distribution, noise):
+    """Samples of a plain network with noise of a kind, 0.3 in size."""
+    W, A = weights_of(rng, d, k, m, "plain")
+    X = DISTRIBUTIONS[distribution](rng, n, d)
+    E = rng.standard_normal((n, m))
+    if noise == "heteroscedastic":
+        E *= 0.1 + (X**2).sum(axis=1, keepdims=True) / d
+    if noise == "t3":
+        E = rng.standard_t(3, (n, m))
+    truth = fastsym.TwoLayerNetwork(W, A)
+    return X, truth.predict(X) + 0.3 * E, truth
+
+
+def tested(X, Y, truth):
+    """The lack of fit at the optimum near the truth."""
+    problem = LeastSquares(X, Y, None, truth.n_hidden, Activation(0.0))
+    fit = problem.fit(problem.point(truth))
+    return problem, lack_of_fit(problem, fit.point, fit.normal)
+
+
+def level(problems, seed):
+    """Share of p-values below 0.05 where the model is right: 0.05 is nominal."""
+    for ratio in (3, 10, 100):
+        for distribution in ("gaussian", "laplace", "rademacher"):
+            for noise in ("homoscedastic", "heteroscedastic", "t3"):
+                values = []
+                for number in range(problems):
+                    rng = np.random.default_rng([seed, number, 2])
+                    d, k, m = ((6, 3, 4), (10, 8, 8), (5, 1, 1))[number % 3]
+                    n = max(d + 2, int(np.ceil(ratio * k * (d + m - 1) / m)))
+                    X, Y, truth = samples_of(rng, n, d, k, m, distribution, noise)
+                    values.append(tested(X, Y, truth)[1].p_value)
+                values = np.array(values)
+                print(
+                    f"n m / p {ratio:3}, {distribution:10} {noise:15}: p < 0.05 in "
+                    f"{(values < 0.05).mean():.3f}, < 0.002 in {(values < 0.002).mean():.4f} of "
+                    f"{problems}"
+                )
+
+
+def power(problems, seed):
+    """Share of p-values below 0.05 by excess loss in units, for one missing unit of any size."""
+    for ratio in (10, 100, 1000):
+        for units in (0.3, 1, 3, 10):
+            hits, detectable = [], []
+            for number in range(problems):
+                rng = np.random.default_rng([seed, number, 3])
+                d, k, m = ((6, 3, 4), (10, 8, 8))[number % 2]
+                n = int(np.ceil(ratio * k * (d + m - 1) / m))
+                X, Y, truth = samples_of(rng, n, d, k, m, "gaussian", "homoscedastic")
+                bend = np.abs(X @ unit_rows(rng.standard_normal((1, d)))[0])
+                bend = np.outer(bend - bend.mean(), rng.standard_normal(m))
+                bend *= np.sqrt(units * k * (d + m - 1) * 0.09 / (bend**2).sum())
+                problem, found = tested(X, Y + bend, truth)
+                hits.append(found.p_value < 0.05)
+                detectable.append(found.detectable / problem.unit)
+            print(
+                f"n m / p {ratio:4}: a bend of {units:4} units is noticed in {np.mean(hits):.2f} "
+                f"of {problems} (`detectable` is {np.median(detectable):.2f} units in bends)"
+            )
 
 
 def main():

@@ -27,7 +27,9 @@ _DETERMINED = 1e-12  # condition of the normal matrix: below it is singular but 
 _FIRMLY = 1e-6  # the same: equations that determine a network beyond doubt
 _SAME = 1e-6  # squared error of two networks that are one
 _POWER = 1.0  # units of excess loss that the lack of fit must notice to certify by itself
-_SHARE = 0.5  # of the starts must agree where the model does not describe the samples
+_SHARE, _MANY = 0.5, 10  # of the starts must agree in doubt, and so many are tried
+_AGREEING = ((1e-3, 2), (AMPLE, 3))  # starts that must agree, by weights for each observation
+_CONCENTRATED = 0.05  # of the rows that hold a loss: few of them say nothing of the others
 
 
 class Verdict(NamedTuple):
@@ -185,13 +187,14 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
     """
     lack = lack_of_fit(problem, lowest.point, lowest.normal)
     agree = agreeing(problem, fits, lowest)
-    # Where the model is wrong there are many valleys, and where samples are few too.
-    needed = 2 if problem.unit <= AMPLE else 3
-    if lack.significant:
-        needed = max(SEVERAL, int(np.ceil(_SHARE * len(fits))))
-    elif lack.p_value <= NOTICEABLE:
-        needed = max(needed, 3)
-    if agree >= needed and not (problem.fit_intercept and lack.significant):
+    needed = next((number for unit, number in _AGREEING if problem.unit <= unit), 0)
+    # Where samples are few, the model is wrong, or a few rows decide, there are many valleys.
+    if not needed or lack.p_value <= NOTICEABLE or _is_concentrated(problem, lowest):
+        needed = int(np.ceil(_SHARE * max(len(fits), min(_MANY, n_starts))))
+        enough = len(fits) >= min(_MANY, n_starts)
+    else:
+        enough = True
+    if enough and agree >= needed and not (problem.fit_intercept and lack.significant):
         return Verdict("agreement", lack)
     noticed = lack.p_value > NOTICEABLE and lack.detectable <= _POWER * resolution(problem)
     if len(fits) >= min(SEVERAL, n_starts) and noticed and problem.unit <= AMPLE:
@@ -202,3 +205,15 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
         f"{lack.p_value:.2g}"
     )
     return Verdict("none", lack, reason, final=False)
+
+
+def _is_concentrated(problem: Problem, fit: Fit) -> bool:
+    """Whether few rows hold the loss: their effective number is (sum r^2)^2 / sum r^4."""
+    inputs, targets = problem.sample.inputs, problem.sample.targets
+    h = problem.activation(inputs @ problem.coordinates.weights(fit.point).T)
+    squares = ((targets - h @ fit.point.outputs.T) ** 2).sum(axis=1)
+    largest = squares.max()
+    if not 0 < largest < np.inf:
+        return True
+    squares /= largest
+    return bool(squares.sum() ** 2 < _CONCENTRATED * len(squares) * (squares @ squares))

@@ -166,8 +166,6 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     staged = _Rows(*(one.astype(np.float32) for one in arrays))  # type: ignore[arg-type]
     units = whitening((staged.h.T @ staged.h).astype(float), _DEPENDENT)
     features = _features(problem, staged, units)
-    if normal is None and problem.is_dense:
-        normal = problem.normal(point)
     # Fitting has shrunk the residuals that the signs are given to, most where the leverage is high.
     kept = 1 - _leverage(problem, staged, units)
     shrunk = staged._replace(residual=staged.residual / np.sqrt(kept)[:, None])
@@ -176,7 +174,12 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     pairs = zip(here, blocks.signed(signs), strict=True)
     both = _Scores(*map(np.concatenate, pairs))
     share = sample.weight / len(residual)
-    scores = _projected(both, features, staged, normal, size, share)
+    try:
+        if normal is None and problem.is_dense:
+            normal = problem.normal(point)
+        scores = _projected(both, features, staged, normal, size, share)
+    except np.linalg.LinAlgError:  # the weights are not determined, and have no tangent space
+        scores = _projected(both, features, staged, None, size, share)
     return _judged(_statistics(scores, features), float((staged.residual.astype(float) ** 2).sum()))
 
 

@@ -25,6 +25,7 @@ this share to the squared error.
 """
 
 _EVALUATIONS = 200
+_ROUGHLY, _ROUGH_EVALUATIONS = 10.0, 40  # enough to see whether an optimum is lower than another
 
 
 class Problem:
@@ -202,6 +203,9 @@ class Problem:
         moments = sample.mask_moments(weights, self.activation.negative_slope)
         return DenseNormal(moments, point, coordinates)
 
-    def fit(self, point: Point) -> Fit:
-        """Minimise the loss on these samples from a point."""
-        return minimise(self, point, tolerance=TOLERANCE * self.unit, max_evaluations=_EVALUATIONS)
+    def fit(self, point: Point, *, roughly: bool = False) -> Fit:
+        """Minimise the loss on these samples from a point; roughly: to a hundredth of the unit."""
+        tolerance, evaluations = TOLERANCE * self.unit, _EVALUATIONS
+        if roughly:
+            tolerance, evaluations = _ROUGHLY * tolerance, _ROUGH_EVALUATIONS
+        return minimise(self, point, tolerance=tolerance, max_evaluations=evaluations)

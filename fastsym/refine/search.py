@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsym.refine.certificates import (
+    AMPLE,
+    NOTICEABLE,
     SEVERAL,
     Verdict,
     agreeing,
@@ -24,14 +26,16 @@ from fastsym.refine.starts import (
     generator_of,
     kicked,
     repaired,
+    replaced,
     silenced,
 )
 
 MAX_STARTS = 20
 
 _LITTLE = 0.1  # of the resolution: a round that gains less ends them
+_COARSE = 0.005  # share of the loss that the weights explain, above which kinks are far apart
 _ROUNDS = 3  # of kicks about an optimum, each about what the one before found
-_SETTLED = 6  # optima that starts are drawn about, at most
+_SETTLED = 4  # optima that starts are drawn about, where samples are ample; else the lowest ones
 
 Say = Callable[[str], object]
 
@@ -104,7 +108,7 @@ def search(
     given = iter(starts)
     repairs: Iterator[Start] = iter(())
     fits: list[Fit] = []
-    lows = _Lows(problem)
+    lows, doubtful = _Lows(problem), None
     verdict = Verdict("none", UNTESTED, "no start was given", final=False)
     max_starts = max(max_starts, 1)
     while len(fits) < max_starts and not verdict.final:
@@ -121,12 +125,15 @@ def search(
         if best.exact:
             verdict = judge_exact(problem, fits, start.trusted and fit is best)
         elif start.trusted and fit is best:
-            verdict = judge_trusted(problem, fit)
+            verdict = lows.judged_trusted(fit)
         elif len(fits) < max_starts and lows.worth_a_look(max_starts):
             verdict = lows.judged(max_starts)
         # A flaw that comes back after a repair belongs to the network, or to the samples.
-        mend = fit is best and repair is None and flaws(problem, fit.point)
-        repairs = repaired(problem, fit.point) if mend else iter(())
+        if fit is best and repair is None and flaws(problem, fit.point):
+            repairs = repaired(problem, fit.point)
+        elif verdict.lack_of_fit.p_value <= NOTICEABLE and lows.lowest is not doubtful:
+            doubtful = lows.lowest
+            repairs = replaced(problem, doubtful.point)
     if fits and not verdict.final and not lows.lowest.exact:
         verdict = lows.judged(max_starts)
     return SearchResult(fits, verdict, lows.fits)
@@ -154,9 +161,18 @@ class _Lows:
         several = len(self.fits) >= min(SEVERAL, max_starts)
         return several or agreeing(self._problem, self.fits, self.lowest) > 1
 
+    def judged_trusted(self, fit: Fit) -> Verdict:
+        """Judge the optimum of a trusted start, settled where kinks are far apart or stopped it."""
+        if self._problem.unit > _COARSE or fit.history[-1].damping > 1:
+            self._settle_lowest()
+        return judge_trusted(self._problem, self.lowest)
+
     def judged(self, max_starts: int) -> Verdict:
         """Settle the lowest, and, where no other agrees with it, the next: then judge."""
         self._settle_lowest()
+        if self._problem.unit > _COARSE and len(self._settled) < 2:
+            self._settle_next()
+            self._settle_lowest()
         verdict = judge(self._problem, self.fits, self.lowest, max_starts)
         if not verdict.final and len(self.fits) >= SEVERAL:
             self._settle_next()
@@ -171,7 +187,8 @@ class _Lows:
     def _settle_next(self) -> None:
         """Settle the lowest that is not settled yet, which may reach what others did not."""
         left = [i for i in range(len(self.fits)) if i not in self._settled]
-        if left and len(self._settled) < _SETTLED:
+        most = _SETTLED if self._problem.unit <= AMPLE else 2
+        if left and len(self._settled) < most:
             self._settle(min(left, key=lambda i: self.fits[i].residuals.loss))
 
     def _index_of_lowest(self) -> int:
@@ -187,8 +204,10 @@ class _Lows:
                 break
             about = [best]
             for start in kicked(self._problem, about, self._rng):
-                about.append(self._problem.fit(start.point(self._problem)))  # noqa: PERF401
+                about.append(self._problem.fit(start.point(self._problem), roughly=True))  # noqa: PERF401
             lowest = lowest_loss(about)
+            if lowest is not best:
+                lowest = self._problem.fit(lowest.point)
             step = best.residuals.loss - lowest.residuals.loss
             if step <= _LITTLE * resolution(self._problem) * best.residuals.loss:
                 # The linearised problem may promise more; neither a step nor a start about it does.

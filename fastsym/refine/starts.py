@@ -21,7 +21,8 @@ from fastsym.spectral import SpectralSolution
 from fastsym.sums.values import Moments
 
 _DRAWS = 10_000
-_KICKS = (1.0, 2.0, 4.0, 1.0, 2.0, 4.0)  # standard errors
+_LEAST = 2  # units, of those that do least
+_KICKS = (1.0, 2.0, 4.0, 0.5, 1.0, 2.0, 4.0)  # standard errors
 
 
 class Start(NamedTuple):
@@ -297,19 +298,45 @@ def repaired(problem: Problem, point: Point) -> Iterator[Start]:
     found = flaws(problem, point)
     if not found:
         return
+    outputs = point.outputs.copy()
+    for i, j in found:
+        if i != j and point.hidden[i] @ point.hidden[j] > 0:
+            outputs[:, i] += outputs[:, j]
+    free = sorted({j for _, j in found})
+    yield Start("repaired", _with_bends(problem, Point(point.hidden, outputs), free))
+
+
+def replaced(problem: Problem, point: Point) -> Iterator[Start]:
+    """Yield starts with one of the units that do least set where the residual bends most.
+
+    They leave optima in which two units share the work of one, and a small one is missing.
+
+    Parameters
+    ----------
+    problem : Problem
+    point : Point
+
+    Yields
+    ------
+    start : Start
+    """
+    sizes = np.linalg.norm(point.outputs[:, : problem.coordinates.n_free], axis=0)
+    for j in np.argsort(sizes)[:_LEAST]:
+        yield Start("replaced", _with_bends(problem, point, [int(j)]))
+
+
+def _with_bends(problem: Problem, point: Point, free: list[int]) -> Point:
+    """Set free units where the residual bends most, one after the other."""
     sample, coordinates, activation = problem.sample, problem.coordinates, problem.activation
     bias = int(problem.fit_intercept)
     hidden, outputs = point.hidden.copy(), point.outputs.copy()
-    for i, j in found:
-        if i != j and hidden[i] @ hidden[j] > 0:
-            outputs[:, i] += outputs[:, j]
-        outputs[:, j] = 0
+    outputs[:, free] = 0
     x = sample.inputs @ coordinates.to_inputs[:, bias:]
-    for j in sorted({j for _, j in found}):
+    for j in free:
         t = sample.inputs @ coordinates.weights(Point(hidden, outputs)).T
         residual = sample.targets - activation(t) @ outputs.T
         q = x.shape[1]
-        bends = np.einsum("no,na,nb->oab", residual, x, x, optimize=True)
+        bends = np.stack([(x * one[:, None]).T @ x for one in residual.T])
         bends -= np.trace(bends, axis1=1, axis2=2)[:, None, None] * np.eye(q) / q
         direction = np.linalg.svd(bends.reshape(len(bends), -1), full_matrices=False)[0][:, 0]
         values, vectors = np.linalg.eigh(np.tensordot(direction, bends, 1))
@@ -318,7 +345,7 @@ def repaired(problem: Problem, point: Point) -> Iterator[Start]:
         active = activation(x @ hidden[j, bias:])
         if (square := active @ active) > 0:
             outputs[:, j] = active @ residual / square
-    yield Start("repaired", Point(hidden, outputs))
+    return Point(hidden, outputs)
 
 
 def kicked(problem: Problem, fits: Sequence[Fit], rng: np.random.Generator) -> Iterator[Start]:
@@ -343,14 +370,23 @@ def kicked(problem: Problem, fits: Sequence[Fit], rng: np.random.Generator) -> I
     for kick in _KICKS:
         fit = lowest_loss(fits)
         hidden = fit.point.hidden.copy()
-        variance = fit.residuals.loss / (problem.sample.n_samples * problem.n_outputs)
-        if isinstance(fit.normal, DenseNormal):
-            step = np.sqrt(variance) * fit.normal.draw(rng)
-        else:
-            errors = angle_errors(problem, fit.point, fit.residuals)[0] / np.sqrt(hidden.shape[1])
-            step = np.minimum(errors, 1.0)[:, None] * rng.standard_normal(hidden[:k].shape)
-        hidden[:k] = unit_rows(hidden[:k] + kick * step)
+        hidden[:k] = unit_rows(hidden[:k] + kick * _error(problem, fit, rng))
         yield Start("kicked", problem.regressed(hidden))
+
+
+def _error(problem: Problem, fit: Fit, rng: np.random.Generator) -> Matrix:
+    """Draw an error of the hidden weights at an optimum, (k, n_coordinates)."""
+    k, q = problem.coordinates.n_free, fit.point.hidden.shape[1]
+    if isinstance(fit.normal, DenseNormal):
+        variance = fit.residuals.loss * problem.unit / problem.n_parameters
+        try:
+            step = np.sqrt(variance) * fit.normal.draw(rng)
+        except np.linalg.LinAlgError:
+            step = np.full((k, q), np.inf)
+        if np.isfinite(step).all():
+            return step
+    errors = angle_errors(problem, fit.point, fit.residuals)[0] / np.sqrt(q)
+    return np.minimum(errors, 1.0)[:, None] * rng.standard_normal((k, q))
 
 
 def silenced(fit: Fit) -> Iterator[Start]:

@@ -330,7 +330,8 @@ class ResidualSums(Lanes):
                 kernels.ResidualSums(**self.arrays),
             )
 
-        run_kernel(kernels.residuals, kernels.residuals_serial, n_jobs, arguments)
+        operations = n_rows * k * (1 + d + m)
+        run_kernel(kernels.residuals, kernels.residuals_serial, n_jobs, arguments, operations)
 
     def totals(self) -> dict[str, NDArray[np.float64]]:
         """Return the sums without padding.
@@ -410,7 +411,8 @@ class MaskSums(Lanes):
                 self.arrays["moments"],
             )
 
-        run_kernel(kernels.mask_moments, kernels.mask_moments_serial, n_jobs, arguments)
+        operations = n_rows * math.prod(self._shape)
+        run_kernel(kernels.mask_moments, kernels.mask_moments_serial, n_jobs, arguments, operations)
 
     def totals(self) -> dict[str, NDArray[np.float64]]:
         """Return the sums without padding: "moments" (n_units pairs, 1 + d pairs)."""

@@ -7,6 +7,10 @@ from functools import lru_cache
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
+_OPERATIONS = 1e6  # that a thread is worth, about a tenth of a millisecond
+
 # Numba's workqueue layer aborts when two threads enter a parallel function at once.
 _kernel_lock = threading.Lock()
 
@@ -39,6 +43,7 @@ def run_kernel(
     serial: Callable[..., None],
     n_jobs: int | None,
     arguments: Callable[[int], tuple[Any, ...]],
+    operations: float = np.inf,
 ) -> None:
     """Run a kernel on n_jobs threads at most, or its serial build in this thread for n_jobs = 1.
 
@@ -53,10 +58,16 @@ def run_kernel(
         None or -1: all threads that Numba has.
     arguments : callable
         Gives the arguments of the kernel for a number of threads.
+    operations : float, default=inf
+        Multiplications of the call: a thread more for each million of them, where starting threads
+        costs more, beside other work on the machine a hundred times more.
     """
     if n_jobs == 1:
         serial(*arguments(1))
         return
+    worth = 1 + operations // _OPERATIONS
+    if worth < (n_jobs if n_jobs and n_jobs > 0 else np.inf):
+        n_jobs = int(worth) if np.isfinite(worth) else n_jobs
     with kernel_threads(n_jobs) as threads:
         parallel(*arguments(threads))
 
