@@ -43,16 +43,14 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
     fit_intercept : bool, default=False
         Fit hidden biases b and an output intercept c too, y = c + A h(W x + b). The spectral start
         knows nothing of them: they begin at zero and come from the refinement alone. Small ones are
-        found; of large ones nothing is promised but that the fit is a local optimum, `converged_`
-        being True only if its residual shows no lack of fit. Needs refine=True.
+        found; with large ones the fit is a local optimum, and `converged_` only if its residual
+        shows no lack of fit. Needs refine=True.
     negative_slope : float, default=0.0
         Slope a of the activation for negative arguments, 0 <= a < 1 (leaky ReLU).
     compute_dtype : {"float64", "float32"}, default="float64"
-        Arithmetic of the moments within a block of samples; sums over blocks, and the refinement,
-        are always float64.
+        Arithmetic of the moments within a block of samples; all else is always float64.
     n_jobs : int, default=None
-        Threads of the accumulation at most; None or -1: all that Numba has. The result does not
-        depend on it.
+        Threads at most; None or -1: all that Numba has. The result does not depend on it.
     random_state : None, int, RandomState or Generator, default=None
         Start of the joint diagonalization, and further starts of the refinement. None is fixed.
     verbose : int, default=0
@@ -77,17 +75,16 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
     diagnostics_ : fastsym.spectral.Diagnostics
         Singular values, gap, residual, condition numbers, symmetry test of the spectral start.
     n_hidden_path_ : tuple of fastsym.refine.Count
-        Numbers of hidden units tried with n_hidden="auto", with loss and criterion; empty without
-        a refinement, and for streams.
+        Numbers of hidden units tried with n_hidden="auto"; empty for moments alone and streams.
     refinement_ : fastsym.refine.Refinement
         How the refinement went. Only with refine=True, as are the following.
     loss_ : float
         Mean over the samples of the squared norm of the residual.
     n_passes_ : int
-        Passes over all samples, 0 if all were held in memory. The sample that is read for the start
-        is not counted; it is at most half of the data.
+        Passes over all samples, 0 if all were held in memory; without what is read for the start.
     converged_ : bool
-        Whether the optimum was reached and is certified, see `fastsym.refine.Refinement`.
+        Whether the optimum was reached and is certified. Whether the network describes the samples
+        is another question, which `refinement_.lack_of_fit` answers: see docs/trust.md.
     noise_covariance_ : ndarray of shape (n_outputs, n_outputs)
         Covariance of the residual, corrected for the number of weights.
     hidden_stderr_ : ndarray of shape (n_hidden, n_features)
@@ -105,11 +102,8 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
 
     Notes
     -----
-    With one hidden unit and one output the start is Algorithm 1 of the paper, its expectation taken
-    with a control variate.
-
-    The method `refine_on` is not called refine because scikit-learn keeps the constructor's
-    parameters under their names.
+    With one hidden unit and one output the start is Algorithm 1 of the paper, with a control
+    variate. `refine_on` is not called refine because that is the name of a parameter.
 
     References
     ----------
@@ -212,8 +206,8 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         AsymmetricInputWarning, SpectralGapWarning, RankDeficientWarning
             See `fastsym.spectral.solve`; with refine=True a poor gap only if the refinement is in
             doubt too.
-        ConvergenceWarning, IdentifiabilityWarning
-            See `fastsym.refine.refine`.
+        ConvergenceWarning, IdentifiabilityWarning, LackOfFitWarning
+            See `fastsym.refine.refine`; the first two for streams and n_hidden="auto" too.
         """
         self._forget()
         how, source = self._specification(), self._source(X, y, sample_weight)
@@ -297,7 +291,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
 
         Warns
         -----
-        ConvergenceWarning, IdentifiabilityWarning
+        ConvergenceWarning, IdentifiabilityWarning, LackOfFitWarning
             See `fastsym.refine.refine`.
         """
         before = self._found()

@@ -20,11 +20,11 @@ class AsymmetricInputWarning(UserWarning):
 
 
 class ConvergenceWarning(UserWarning):
-    """The refinement did not reach the least-squares optimum, or nothing certifies it."""
+    """The least-squares optimum was not reached, nothing certifies it, or a stream changes."""
 
 
 class IdentifiabilityWarning(UserWarning):
-    """Hidden units are parallel or unused, so that their weights are one choice of many."""
+    """The weights, or their number, are one choice of many: units alike or unused, few samples."""
 
 
 class LackOfFitWarning(UserWarning):

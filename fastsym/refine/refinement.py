@@ -70,15 +70,14 @@ def refine(
     trusted : bool, default=False
         Whether a network given as the start comes from a clear spectral gap; a `Start` says it
         itself. If so, and its optimum shows no lack of fit, no other start is tried. Otherwise
-        starts that agree with the linear part of y, A W, are tried until two (four, where the
-        residual depends on x) agree on the lowest loss within a hundredth of what the weights
-        explain by chance, or the lowest of four shows no lack of fit, or max_starts are used up.
+        starts that agree with the linear part of y, A W, and random ones are tried until something
+        certifies the lowest (`fastsym.refine.certificates`), or max_starts are used up.
     fit_intercept : bool, default=False
         Fit hidden biases and an output intercept too. They begin at those of the start. The method
         of moments does not know of them, so that nothing is promised when they are large: the
         optimum found is certified only if its residual shows no lack of fit.
     max_starts : int, default=20
-        For each start that is given, itself included.
+        For each start that is given, itself included; those about an optimum not.
     max_passes : int, default=4
         Passes over all samples at most, and as many again if these end above the loss of predicting
         zero; none is needed if the samples fit in memory (`sample_rows`).
@@ -107,7 +106,10 @@ def refine(
     ConvergenceWarning
         If the optimum was not reached or not certified.
     IdentifiabilityWarning
-        If units are parallel or unused, so that their weights are not determined.
+        If units are parallel or unused, or an exact fit is one of many, so that the weights are not
+        determined.
+    LackOfFitWarning
+        If the residual depends on x: the model does not describe the samples.
     RankDeficientWarning
         If the samples do not show all directions of x, or, where all are in memory, a few rows
         alone show one: weights in these directions are zero.
