@@ -24,10 +24,11 @@ NOTICEABLE = 0.05
 _RESOLUTION = 0.1  # of the loss that the weights explain by chance: optima as close count as one
 _RELATIVE = 1e-3  # the same, relative to the loss
 _DETERMINED = 1e-12  # condition of the normal matrix: below it is singular but for rounding
-_FIRMLY = 1e-6  # the same: equations that determine a network beyond doubt
+_FIRMLY = 1e-3  # the same: equations that determine a network beyond doubt
+_TRUSTED = 1e-6  # the same, where the moments found it too
 _SAME = 1e-6  # squared error of two networks that are one
 _POWER = 1.0  # units of excess loss that the lack of fit must notice to certify by itself
-_SHARE, _MANY = 0.5, 10  # of the starts must agree in doubt, and so many are tried
+_SHARE, _MANY = 0.4, 10  # of the starts must agree in doubt, and so many are tried
 _AGREEING = ((1e-3, 2), (AMPLE, 3))  # starts that must agree, by weights for each observation
 _CONCENTRATED = 0.05  # of the rows that hold a loss: few of them say nothing of the others
 
@@ -128,7 +129,8 @@ def judge_exact(problem: Problem, fits: Sequence[Fit], trusted: bool) -> Verdict
                 "several networks fit the samples exactly (squared difference of their weights "
                 f"{error:.2g}): the samples are too few to tell them apart",
             )
-    if others or (problem.unit <= AMPLE and (trusted or condition > _FIRMLY)):
+    firm = condition > (_TRUSTED if trusted else _FIRMLY)
+    if others or (problem.unit <= AMPLE and firm):
         return Verdict("exact", UNTESTED)
     return Verdict(
         "none",
@@ -190,7 +192,7 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
     needed = next((number for unit, number in _AGREEING if problem.unit <= unit), 0)
     # Where samples are few, the model is wrong, or a few rows decide, there are many valleys.
     if not needed or lack.p_value <= NOTICEABLE or _is_concentrated(problem, lowest):
-        needed = int(np.ceil(_SHARE * max(len(fits), min(_MANY, n_starts))))
+        needed = max(SEVERAL, int(np.ceil(_SHARE * max(len(fits), min(_MANY, n_starts)))))
         enough = len(fits) >= min(_MANY, n_starts)
     else:
         enough = True

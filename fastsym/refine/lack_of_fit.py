@@ -35,6 +35,7 @@ _POWER = (
 )
 _RANKED = 0.03  # p-values above this are ranks among the draws
 _MOST_LEVERAGE = 0.9
+_DAMPING = 1e-6  # directions that are determined worse have no digits in single precision
 _CLEAR = 4.0  # standard deviations of a kind of feature that a cause is read from
 _MOSTLY = 3.0  # times as much explained
 _GUMBEL = np.sqrt(6) / np.pi
@@ -88,10 +89,11 @@ class _Rows(NamedTuple):
 
     root: Matrix  # (n, 1), roots of the weights
     x: Matrix  # (n, q), white
-    h: Matrix  # (n, n_units)
+    units: Matrix  # (n, rank), orthonormal: h is units @ to_hidden
     masks: Matrix  # (n, k), slopes of the activations
     residual: Matrix  # (n, m), in units of its largest value
     outputs: Matrix  # (m, k), A in units of its largest value
+    to_hidden: Matrix  # (rank, n_units), in double precision
 
 
 class _Features(NamedTuple):
@@ -101,7 +103,7 @@ class _Features(NamedTuple):
     linear: slice
     bends: slice  # |x| and |v.x|
     shifted: slice
-    by_units: Matrix  # (n_units, n_features): regression of the values on the units
+    by_units: Matrix  # (rank, n_features): regression of the values on the units
     gram: Matrix  # (n_features, n_features), of what the units leave
 
 
@@ -110,7 +112,7 @@ class _Scores(NamedTuple):
 
     features: Matrix  # (..., n_features, m): sum of feature times residual
     hidden: Matrix  # (..., k, q): sum of s_i (A_i r) x
-    outputs: Matrix  # (..., m, n_units): sum of r h^T
+    units: Matrix  # (..., m, rank): sum of r units^T
 
     def signed(self, signs: Matrix) -> "_Scores":
         """Add up all blocks, each times its sign: signs is (n_draws, n_blocks)."""
@@ -155,19 +157,21 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     # In units in which single precision neither overflows nor loses anything.
     weight = np.sqrt((inputs[:, 0] ** 2).mean())
     size = np.abs(point.outputs).max() or 1.0
+    gram = h.T @ h / weight**2
+    white = whitening(gram)
     arrays = (
         inputs[:, :1] / weight,
         inputs @ (problem.coordinates.to_inputs / weight),
-        h / weight,
+        h @ white / weight,
         problem.activation.derivative(t[:, :k]),
         residual / np.abs(residual).max(),
         point.outputs[:, :k] / size,
     )
-    staged = _Rows(*(one.astype(np.float32) for one in arrays))  # type: ignore[arg-type]
-    units = whitening((staged.h.T @ staged.h).astype(float), _DEPENDENT)
-    features = _features(problem, staged, units)
+    single = [one.astype(np.float32) for one in arrays]
+    staged = _Rows(*single, to_hidden=white.T @ gram)  # type: ignore
+    features = _features(problem, staged)
     # Fitting has shrunk the residuals that the signs are given to, most where the leverage is high.
-    kept = 1 - _leverage(problem, staged, units)
+    kept = 1 - _leverage(problem, staged)
     shrunk = staged._replace(residual=staged.residual / np.sqrt(kept)[:, None])
     here, blocks = _sums(1, features, staged), _sums(_BLOCKS, features, shrunk)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (_DRAWS, len(blocks.hidden)))
@@ -183,8 +187,8 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     return _judged(_statistics(scores, features), float((staged.residual.astype(float) ** 2).sum()))
 
 
-def _features(problem: Problem, rows: _Rows, units: Matrix) -> _Features:
-    """Work out features of all kinds; units whitens the hidden units."""
+def _features(problem: Problem, rows: _Rows) -> _Features:
+    """Work out features of all kinds."""
     k, bias = problem.coordinates.n_free, int(problem.fit_intercept)
     x = rows.x[:, bias:]
     n, q = x.shape
@@ -204,7 +208,7 @@ def _features(problem: Problem, rows: _Rows, units: Matrix) -> _Features:
     radius = np.sqrt((x**2).sum(axis=1, keepdims=True))
     parts = [x @ axes.astype(np.float32), radius, np.abs(along), np.abs(shifted), rows.root]
     values = np.concatenate(parts, axis=1)
-    explained = units.T @ (rows.h.T @ values)
+    explained = (rows.units.T @ values).astype(float)
     gram = (values.T @ values).astype(float)
     size = np.diag(gram).copy()
     gram -= explained.T @ explained
@@ -212,14 +216,14 @@ def _features(problem: Problem, rows: _Rows, units: Matrix) -> _Features:
     gram *= left & left[:, None]
     linear, bends = slice(n_linear), slice(n_linear, n_linear + 1 + n_bends)
     shifted = slice(bends.stop, -1)
-    return _Features(values, linear, bends, shifted, units @ explained, gram)
+    return _Features(values, linear, bends, shifted, explained, gram)
 
 
-def _leverage(problem: Problem, rows: _Rows, units: Matrix) -> Matrix:
+def _leverage(problem: Problem, rows: _Rows) -> Matrix:
     """Share of each row's squared residual that fitting has taken, on average over its outputs."""
     n_rows, q = rows.x.shape
     share = n_rows / problem.sample.n_samples
-    outputs = share * ((rows.h @ units.astype(np.float32)) ** 2).sum(axis=1)
+    outputs = share * (rows.units**2).sum(axis=1)
     driven = (rows.x**2).sum(axis=1) * (rows.masks**2).sum(axis=1)
     hidden = share * rows.masks.shape[1] * (q - 1) / problem.n_outputs * driven / driven.sum()
     return np.minimum(outputs + hidden, _MOST_LEVERAGE)
@@ -237,7 +241,7 @@ def _sums(n_blocks: int, features: _Features, rows: _Rows) -> _Scores:
     return _Scores(
         products(features.values, rows.residual),
         products(driven, rows.x),
-        products(rows.residual, rows.h),
+        products(rows.residual, rows.units),
     )
 
 
@@ -261,16 +265,17 @@ def _projected(
     that of these rows.
     """
     by_units = features.by_units
-    products = scores.features - np.swapaxes(scores.outputs @ by_units, 1, 2)
+    products = scores.features - np.swapaxes(scores.units @ by_units, 1, 2)
     if not isinstance(normal, DenseNormal):
         return products
-    steps = normal.hidden_steps(size * share * scores.hidden, share * scores.outputs)
+    outputs = share * (scores.units @ rows.to_hidden)
+    steps = normal.hidden_steps(size * share * scores.hidden, outputs, _DAMPING)
     # The same for all draws, so that some of the rows will do.
     step = max(1, len(rows.x) // _ROWS_TURNED)
-    masks, x, h = rows.masks[::step], rows.x[::step], rows.h[::step]
+    masks, x, units = rows.masks[::step], rows.x[::step], rows.units[::step]
     n, k, q = len(x), normal.k, normal.q
     derivatives = (masks[:, :, None] * x[:, None, :]).reshape(n, k * q)
-    turned = (derivatives.T @ features.values[::step]) - (derivatives.T @ h) @ by_units
+    turned = (derivatives.T @ features.values[::step]) - (derivatives.T @ units) @ by_units
     turned = turned.reshape(k, q, -1) * (len(rows.x) / n)
     moved = np.einsum("bia,iaf->bfi", steps, turned, optimize=True)
     return products - moved @ (size * rows.outputs.astype(float)).T

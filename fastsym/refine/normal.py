@@ -192,13 +192,16 @@ class DenseNormal:
         predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
         return Step(hidden, outputs, predicted)
 
-    def hidden_steps(self, hidden_gradients: Matrix, output_gradients: Matrix) -> Matrix:
-        """Solve for many steps at once, without damping, of which the hidden weights count.
+    def hidden_steps(
+        self, hidden_gradients: Matrix, output_gradients: Matrix, damping: float = 0.0
+    ) -> Matrix:
+        """Solve for many steps at once, of which the hidden weights count.
 
         Parameters
         ----------
         hidden_gradients : ndarray of shape (n_steps, k, q)
         output_gradients : ndarray of shape (n_steps, n_outputs, n_units)
+        damping : float, default=0.0
 
         Returns
         -------
@@ -211,7 +214,7 @@ class DenseNormal:
         weighted = np.einsum("oi,boj->bij", A, solved)
         right = hidden_gradients - np.einsum("bij,ija->bia", weighted, self.coupling, optimize=True)
         right -= self._units * (right * self._units).sum(axis=2, keepdims=True)
-        factor, scale = self._cholesky(0.0)
+        factor, scale = self._cholesky(damping)
         steps = _cho_solve(factor, right.reshape(n_steps, k * q).T / scale[:, None]).T / scale
         steps = steps.reshape(n_steps, k, q)
         return steps - self._units * (steps * self._units).sum(axis=2, keepdims=True)

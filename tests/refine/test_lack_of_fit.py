@@ -103,16 +103,18 @@ def test_scores_are_off_the_tangent_space():
     normal = problem.normal(point)
     k, q = 2, 4
     t = problem.sample.inputs @ problem.coordinates.weights(point).T
+    h = np.maximum(t, 0)
+    white = whitening(h.T @ h)
     rows = module._Rows(
         problem.sample.inputs[:, :1],
         problem.sample.inputs @ problem.coordinates.to_inputs,
-        np.maximum(t, 0),
+        h @ white,
         (t > 0).astype(float),
         rng.standard_normal((400, 3)),
         point.outputs,
+        white.T @ h.T @ h,
     )
-    units = whitening(rows.h.T @ rows.h)
-    features = module._features(problem, rows, units)
+    features = module._features(problem, rows)
 
     def projected(residual):
         these = rows._replace(residual=residual)
@@ -124,7 +126,7 @@ def test_scores_are_off_the_tangent_space():
     for o in range(3):
         for j in range(k):
             move = np.zeros((400, 3))
-            move[:, o] = rows.h[:, j]
+            move[:, o] = h[:, j]
             moves.append(move)
     for i in range(k):
         for a in range(q):
@@ -136,7 +138,7 @@ def test_scores_are_off_the_tangent_space():
     # and an oracle for what is left: least squares of the residual on all of these moves
     J = np.stack([move.ravel() for move in moves], axis=1)
     left = rows.residual.ravel() - J @ np.linalg.lstsq(J, rows.residual.ravel(), rcond=None)[0]
-    beyond = features.values - rows.h @ features.by_units
+    beyond = features.values - rows.units @ features.by_units
     expected = beyond.T @ left.reshape(400, 3)
     np.testing.assert_allclose(features.gram, beyond.T @ beyond, atol=1e-3 * len(X))
     np.testing.assert_allclose(projected(rows.residual), expected, atol=1e-3 * size)
