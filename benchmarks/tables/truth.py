@@ -312,6 +312,60 @@ def power(problems, seed):
             )
 
 
+def told(X, Y, k, **how):
+    """Fit and return the model, and the names of the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = fastsym.TwoLayerRegressor(k).fit(X, Y, **how)
+    return model, sorted({one.category.__name__ for one in caught})
+
+
+def few(n, d, k, m, distribution, seeds, seed):
+    """Noiseless fits of few samples: certified, exact by the truth, false, silent."""
+    row = Counter()
+    for number in range(seeds):
+        rng = np.random.default_rng([seed, number, 4])
+        W, A = weights_of(rng, d, k, m, "plain")
+        X = DISTRIBUTIONS[distribution](rng, n, d)
+        truth = fastsym.TwoLayerNetwork(W, A)
+        try:
+            model, warned = told(X, truth.predict(X), k)
+        except ValueError:
+            row["refused"] += 1
+            continue
+        right = sum(fastsym.parameter_error(truth, model.network_)) < 1e-3
+        row["right"] += right
+        row["certified"] += model.converged_
+        row["false"] += model.converged_ and not right
+        row["silent"] += model.converged_ and not right and not warned
+        row["right, not certified"] += right and not model.converged_
+    print(f"(n, d, k, m) = ({n}, {d}, {k}, {m}), {distribution}: of {seeds} {dict(row)}")
+
+
+def quoted(problems, seed):
+    """The fits that once were confident and wrong."""
+    few(48, 33, 1, 1, "sphere", problems, seed)
+    few(12, 10, 2, 3, "rademacher", problems, seed)
+    few(19, 10, 1, 1, "gaussian_mixture", problems, seed)
+    for n in (20, 24, 28, 32, 50, 100):
+        few(n, 10, 10, 10, "gaussian", max(problems // 3, 1), seed)
+    rng = np.random.default_rng([seed, 5])
+    X = rng.standard_normal((3000, 8))
+    Y = X @ rng.standard_normal((8, 6)) + 0.3 * rng.standard_normal((3000, 6))
+    model, warned = told(X, Y, 4)
+    result = model.refinement_
+    print(
+        f"linear data: R2 {result.r2:.3f}, against a linear predictor {result.r2_linear:.3f}, p "
+        f"{result.lack_of_fit.p_value:.1g}, cause {result.lack_of_fit.cause}, converged_ "
+        f"{model.converged_}, warnings {warned}"
+    )
+    X, Y, _ = fastsym.make_two_layer(5000, 8, 4, 6, noise=0.3, random_state=seed)
+    for factor in (0.01, 1, 100):
+        model, warned = told(X, Y, "auto", sample_weight=np.full(5000, factor))
+        errors = np.median(model.hidden_stderr_)
+        print(f"weights {factor}: auto {model.network_.n_hidden}, median error {errors:.5f}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="*", default=["certificates"])

@@ -197,7 +197,9 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
     else:
         enough = True
     if enough and agree >= needed and not (problem.fit_intercept and lack.significant):
-        return Verdict("agreement", lack)
+        if problem.unit <= AMPLE or _condition(problem, lowest) > _DETERMINED:
+            return Verdict("agreement", lack)
+        return Verdict("none", lack, "the samples do not determine the weights", final=False)
     noticed = lack.p_value > NOTICEABLE and lack.detectable <= _POWER * resolution(problem)
     if len(fits) >= min(SEVERAL, n_starts) and noticed and problem.unit <= AMPLE:
         return Verdict("no lack of fit", lack)

@@ -206,14 +206,12 @@ class _Lows:
             for start in kicked(self._problem, about, self._rng):
                 about.append(self._problem.fit(start.point(self._problem), roughly=True))  # noqa: PERF401
             lowest = lowest_loss(about)
-            if lowest is not best:
-                lowest = self._problem.fit(lowest.point)
             step = best.residuals.loss - lowest.residuals.loss
-            if step <= _LITTLE * resolution(self._problem) * best.residuals.loss:
+            if not step > _LITTLE * resolution(self._problem) * best.residuals.loss:
                 # The linearised problem may promise more; neither a step nor a start about it does.
-                best = lowest._replace(converged=True)
+                best = best._replace(converged=True)
                 break
-            best = lowest
+            best = self._problem.fit(lowest.point)
         self.fits[one] = best
 
 

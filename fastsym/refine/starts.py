@@ -274,6 +274,8 @@ def other_starts(problem: Problem, random_state: Any = None) -> Iterator[Start]:
     rng = generator_of(random_state)
     moments, others = moment_starts(problem, rng), random_starts(problem, rng)
     yield next(moments)
+    if problem.coordinates.n_free == 1:  # there is one moment start but for its sign
+        yield from others
     while True:
         yield next(moments)
         yield next(others)
