@@ -225,6 +225,7 @@ def test_intercepts():
         _ = without.output_intercept_stderr_
 
 
+@pytest.mark.slow
 def test_coverage_of_standard_errors():
     inside = {"W": [], "A": [], "b": [], "c": []}
     for seed in range(60):
