@@ -145,7 +145,8 @@ def _summary(
         "Mean squared norm of the residual": f"{loss:.6g}",
         "R²": f"{1 - loss / spread:.6g}" if spread > 0 else "-",
         "A refinement from here": _gain(loss, refinement),
-        "Lack of fit": f"{refinement.misfit:.1f} standard deviations (chance: up to 4)",
+        "Lack of fit": f"p = {refinement.lack_of_fit.p_value:.2g} ({refinement.misfit:.1f} "
+        "standard deviations)",
         "Gap of the singular values": f"{diagnostics.gap:.4g}",
         "Symmetry of the inputs": f"p ≤ {diagnostics.symmetry.p_value:.2g}",
     }

@@ -108,6 +108,9 @@ def fit(
             "n_passes": refined.n_passes,
             "converged": refined.converged,
             "certificate": refined.certificate,
+            "lack_of_fit_p_value": refined.lack_of_fit.p_value,
+            "r2": refined.r2,
+            "r2_linear": refined.r2_linear,
         }
     tell(values, as_json)
 

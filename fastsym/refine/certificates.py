@@ -205,8 +205,12 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
         return Verdict("no lack of fit", lack)
     reason = (
         f"of {len(fits)} starts {agree} ended at the lowest loss, {needed} are needed for "
-        f"{1 / problem.unit:.1f} observations a weight and a lack of fit with p = "
-        f"{lack.p_value:.2g}"
+        f"{1 / problem.unit:.1f} observations a weight and "
+        + (
+            "a lack of fit that cannot be tested"
+            if lack == UNTESTED
+            else f"a lack of fit with p = {lack.p_value:.2g}"
+        )
     )
     return Verdict("none", lack, reason, final=False)
 

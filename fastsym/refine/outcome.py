@@ -112,7 +112,8 @@ def result_of(
         ),
     )
     warn_of_rank(problem.input_moment, problem.whiten)
-    _warn_of_units(problem, fit, result, normal, normal_weight)
+    share = normal_weight / residuals.weight
+    _warn_of_units(problem, fit, result, normal, noise * share)
     _warn_of_optimum(fit, result)
     _warn_of_fit(problem, result)
     return result
@@ -168,15 +169,13 @@ def _joint_errors(normal: DenseNormal, noise: Matrix) -> Matrix:
 
 
 def _warn_of_units(
-    problem: Problem, fit: Fit, result: Refinement, normal: Normal | None, normal_weight: float
+    problem: Problem, fit: Fit, result: Refinement, normal: Normal | None, noise: Matrix
 ) -> None:
     hidden_errors, output_errors = angle_errors(problem, fit.point, fit.residuals)
     near = absolute_cosines(fit.point.hidden[: len(hidden_errors)]) > _NEAR
     if np.triu(near, 1).any() and isinstance(normal, DenseNormal):
         # Units near each other share what the samples say of them: the diagonal is not enough.
-        share = normal_weight / fit.residuals.weight
-        joint = _joint_errors(normal, result.noise_covariance * share)
-        hidden_errors = np.maximum(hidden_errors, joint)
+        hidden_errors = np.maximum(hidden_errors, _joint_errors(normal, noise))
     found = flaws(problem, fit.point, hidden_errors)
     if found:
         dead = [i for i, j in found if i == j]
