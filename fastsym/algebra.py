@@ -178,6 +178,8 @@ def whitening(moment: Matrix, tolerance: float = 0.0) -> Matrix:
     ValueError
         If the moment is not finite.
     """
+    if not len(moment):
+        return np.empty((0, 0))
     if not np.isfinite(moment).all():
         raise ValueError("the second moments are not finite: values are too large; rescale them.")
     scale = np.sqrt(np.maximum(np.diag(moment), 0))

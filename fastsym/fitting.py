@@ -133,8 +133,9 @@ def fit(source: Passes, specification: Specification) -> Fitted:
         start = spectral_start(_said(solution, how), how.fit_intercept)
     path: tuple[Count, ...] = ()
     if guessed:
-        intercept = how.fit_intercept
-        network, path = counted_network(sample, start, fit_intercept=intercept, n_jobs=how.n_jobs)
+        intercept, whole = how.fit_intercept, sample.n_samples >= source.n_samples
+        same: dict[str, Any] = {"fit_intercept": intercept, "n_jobs": how.n_jobs, "whole": whole}
+        network, path = counted_network(sample, start, **same)
         how, start = replace(how, n_hidden=network.n_hidden), start._replace(network=network)
         if network.n_hidden != k:
             solution = solved_for(lambda: moments_of(sample, how), how.random_state)

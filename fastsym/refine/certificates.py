@@ -27,7 +27,7 @@ _DETERMINED = 1e-12  # condition of the normal matrix: below it is singular but 
 _FIRMLY = 1e-3  # the same: equations that determine a network beyond doubt
 _TRUSTED = 1e-6  # the same, where the moments found it too
 _SAME = 1e-6  # squared error of two networks that are one
-_POWER = 1.0  # units of excess loss that the lack of fit must notice to certify by itself
+_POWER = 1.0  # resolutions of excess loss that the lack of fit must notice to certify by itself
 _SHARE, _MANY = 0.4, 10  # of the starts must agree in doubt, and so many are tried
 _AGREEING = ((1e-3, 2), (AMPLE, 3))  # starts that must agree, by weights for each observation
 _CONCENTRATED = 0.05  # of the rows that hold a loss: few of them say nothing of the others
@@ -119,6 +119,7 @@ def judge_exact(problem: Problem, fits: Sequence[Fit], trusted: bool) -> Verdict
             f"{problem.n_outputs} outputs, condition of the normal matrix {condition:.1g}",
         )
     others = [one for one in fits if one.exact and one is not best]
+    enough = 1 if problem.unit <= AMPLE else 2
     network = problem.network(best.point)
     for other in others:
         error = sum(parameter_error(network, problem.network(other.point)))
@@ -130,24 +131,25 @@ def judge_exact(problem: Problem, fits: Sequence[Fit], trusted: bool) -> Verdict
                 f"{error:.2g}): the samples are too few to tell them apart",
             )
     firm = condition > (_TRUSTED if trusted else _FIRMLY)
-    if others or (problem.unit <= AMPLE and firm):
+    if len(others) >= enough or (problem.unit <= AMPLE and firm):
         return Verdict("exact", UNTESTED)
     return Verdict(
         "none",
         UNTESTED,
-        "the network fits the samples exactly, but no other start found it and there are only "
-        f"{1 / problem.unit:.1f} observations for each weight",
+        f"the network fits the samples exactly, but {len(others)} other starts found it, of "
+        f"{enough} that are needed for {1 / problem.unit:.1f} observations a weight and a normal "
+        f"matrix of condition {condition:.1g}",
         final=False,
     )
 
 
 def _condition(problem: Problem, fit: Fit) -> float:
-    """Condition of the normal matrix; 1 where none is formed."""
+    """Condition of the normal matrix; where none is formed, one that is neither poor nor firm."""
     try:
         normal = problem.normal(fit.point)
     except np.linalg.LinAlgError:
         return 0.0
-    return normal.condition if isinstance(normal, DenseNormal) else 1.0
+    return normal.condition if isinstance(normal, DenseNormal) else _TRUSTED
 
 
 def judge_trusted(problem: Problem, fit: Fit) -> Verdict:
@@ -189,6 +191,14 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
     """
     lack = lack_of_fit(problem, lowest.point, lowest.normal)
     agree = agreeing(problem, fits, lowest)
+    if problem.unit >= 1 or (
+        problem.unit > AMPLE and not _condition(problem, lowest) > _DETERMINED
+    ):
+        reason = (
+            f"the samples do not determine the weights: {problem.n_parameters} of these, "
+            f"{problem.sample.n_effective:.6g} samples of {problem.n_outputs} outputs"
+        )
+        return Verdict("none", lack, reason, final=False)
     needed = next((number for unit, number in _AGREEING if problem.unit <= unit), 0)
     # Where samples are few, the model is wrong, or a few rows decide, there are many valleys.
     if not needed or lack.p_value <= NOTICEABLE or _is_concentrated(problem, lowest):
@@ -197,9 +207,7 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
     else:
         enough = True
     if enough and agree >= needed and not (problem.fit_intercept and lack.significant):
-        if problem.unit <= AMPLE or _condition(problem, lowest) > _DETERMINED:
-            return Verdict("agreement", lack)
-        return Verdict("none", lack, "the samples do not determine the weights", final=False)
+        return Verdict("agreement", lack)
     noticed = lack.p_value > NOTICEABLE and lack.detectable <= _POWER * resolution(problem)
     if len(fits) >= min(SEVERAL, n_starts) and noticed and problem.unit <= AMPLE:
         return Verdict("no lack of fit", lack)

@@ -76,11 +76,12 @@ def count_units(problem: Problem, point: Point) -> Counted:
         if beside.is_asked_for() and beside.count():
             problem, fit = beside.network_fit()
             weight = problem.sample.weight
-            loss = fit.residuals.loss / weight
+            loss = problem.user_loss(fit.residuals) / weight
+            unit = loss * weight / fit.residuals.loss if fit.residuals.loss > 0 else 1.0
             path = (*path, Count(problem.coordinates.n_free, loss, float("nan")))
             linear_term = (
                 f"with a linear term in x beside them, {problem.coordinates.n_free} hidden units "
-                f"have a loss of {beside.loss / weight:.4g}, without it one of "
+                f"have a loss of {beside.loss * unit / weight:.4g}, without it one of "
                 f"{loss:.4g}"
             )
             doubt = _doubt(beside.trials)
@@ -88,7 +89,12 @@ def count_units(problem: Problem, point: Point) -> Counted:
 
 
 def counted_network(
-    sample: PairedRows, start: Start, *, fit_intercept: bool = False, n_jobs: int | None = None
+    sample: PairedRows,
+    start: Start,
+    *,
+    fit_intercept: bool = False,
+    n_jobs: int | None = None,
+    whole: bool = False,
 ) -> tuple[TwoLayerNetwork, tuple[Count, ...]]:
     """Find the number of hidden units of samples in memory, and warn where it is in doubt.
 
@@ -100,6 +106,8 @@ def counted_network(
     fit_intercept : bool, default=False
     n_jobs : int, default=None
         Threads at most.
+    whole : bool, default=False
+        Whether these are all samples, as for `Problem`.
 
     Returns
     -------
@@ -121,7 +129,7 @@ def counted_network(
     network = start.network
     assert isinstance(network, TwoLayerNetwork)
     k, activation = network.n_hidden, network.activation
-    problem = Problem(X, Y, sample.weights, k, activation, fit_intercept, n_jobs)
+    problem = Problem(X, Y, sample.weights, k, activation, fit_intercept, n_jobs, whole)
     counted = count_units(problem, start.point(problem))
     if counted.doubt:
         tried = ", ".join(f"{one.n_hidden}: {one.loss:.6g}" for one in counted.path)

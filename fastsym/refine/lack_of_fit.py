@@ -15,6 +15,7 @@ from fastsym.algebra import Matrix, unit_rows, whitening
 from fastsym.refine.coordinates import Point
 from fastsym.refine.normal import DenseNormal, Normal
 from fastsym.refine.problem import Problem
+from fastsym.refine.sample import Sample
 
 SIGNIFICANT = 2e-3
 """p-value of the lack of fit below which a fit warns."""
@@ -35,6 +36,11 @@ _POWER = (
 )
 _RANKED = 0.03  # p-values above this are ranks among the draws
 _MOST_LEVERAGE = 0.9
+_JOINED = 8  # blocks, where rows depend on each other
+_DEPENDENCE = 1.5  # times what chance gives, from which they do
+_FEWEST_BLOCKS = 5.0  # that hold the loss: signs of fewer have no null distribution
+_LEAST_EXPONENT = -50.0  # a tail of 1
+_TINY = float(np.finfo(np.float32).tiny)
 _DAMPING = 1e-6  # directions that are determined worse have no digits in single precision
 _CLEAR = 4.0  # standard deviations of a kind of feature that a cause is read from
 _MOSTLY = 3.0  # times as much explained
@@ -143,9 +149,7 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     sample, k = problem.sample, problem.coordinates.n_free
     if not problem.unit < 1:
         return UNTESTED
-    wanted = max(_ROWS, _ROWS_PER_FEATURE * (5 * k + 1))
-    step = -(-sample.n_samples // wanted)
-    inputs, targets = sample.inputs[::step], sample.targets[::step]
+    inputs, targets, repeats = _looked_at(sample, max(_ROWS, _ROWS_PER_FEATURE * (5 * k + 1)))
     t = inputs @ problem.coordinates.weights(point).T
     h = problem.activation(t)
     residual = targets - h @ point.outputs.T
@@ -173,7 +177,9 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     # Fitting has shrunk the residuals that the signs are given to, most where the leverage is high.
     kept = 1 - _leverage(problem, staged)
     shrunk = staged._replace(residual=staged.residual / np.sqrt(kept)[:, None])
-    here, blocks = _sums(1, features, staged), _sums(_BLOCKS, features, shrunk)
+    here, blocks = _sums(len(residual), features, staged), _blocks(repeats, features, shrunk)
+    if blocks is None:
+        return UNTESTED
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (_DRAWS, len(blocks.hidden)))
     pairs = zip(here, blocks.signed(signs), strict=True)
     both = _Scores(*map(np.concatenate, pairs))
@@ -185,6 +191,42 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
     except np.linalg.LinAlgError:  # the weights are not determined, and have no tangent space
         scores = _projected(both, features, staged, None, size, share)
     return _judged(_statistics(scores, features), float((staged.residual.astype(float) ** 2).sum()))
+
+
+def _looked_at(sample: Sample, n_rows: int) -> tuple[Matrix, Matrix, int]:
+    """Spread rows over the sample, equal ones side by side, and count how many are equal."""
+    step = -(-sample.n_samples // n_rows)
+    inputs, targets = sample.inputs[::step], sample.targets[::step]
+    if len(np.unique(targets[:, 0])) == len(targets):
+        return inputs, targets, 1
+    rows = np.concatenate([inputs, targets], axis=1)
+    _, first, which, counts = np.unique(
+        rows, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(first[which.ravel()], kind="stable")
+    return inputs[order], targets[order], int(counts.max())
+
+
+def _blocks(repeats: int, features: _Features, rows: _Rows) -> _Scores | None:
+    """Sum scores over the blocks that share a sign; None if a few of them hold the loss.
+
+    Equal rows are in one block, so far as they are as many each. Where rows near each other depend
+    on each other, as of a time series, the sums of several blocks are larger than chance lets them
+    be, and blocks are taken so long.
+    """
+    size = -(-len(rows.x) // _BLOCKS)
+    size = -(-size // repeats) * repeats
+    squares = (_in_blocks(rows.residual, size).astype(float) ** 2).sum(axis=(1, 2))
+    if squares.sum() ** 2 < _FEWEST_BLOCKS * (squares @ squares):
+        return None
+    # Off their mean, which is what a lack of fit gives, and no part of chance.
+    grow = np.sqrt(len(squares) / (len(squares) - 1))
+    blocks = _Scores(*((one - one.mean(axis=0)) * grow for one in _sums(size, features, rows)))
+    if len(squares) < 2 * _JOINED:
+        return blocks
+    longer = _Scores(*(_in_blocks(one, _JOINED).sum(axis=1) for one in blocks))
+    chance = (blocks.features**2).sum()
+    return longer if (longer.features**2).sum() > _DEPENDENCE * chance else blocks
 
 
 def _features(problem: Problem, rows: _Rows) -> _Features:
@@ -225,13 +267,19 @@ def _leverage(problem: Problem, rows: _Rows) -> Matrix:
     share = n_rows / problem.sample.n_samples
     outputs = share * (rows.units**2).sum(axis=1)
     driven = (rows.x**2).sum(axis=1) * (rows.masks**2).sum(axis=1)
-    hidden = share * rows.masks.shape[1] * (q - 1) / problem.n_outputs * driven / driven.sum()
+    hidden = (
+        share
+        * rows.masks.shape[1]
+        * (q - 1)
+        / problem.n_outputs
+        * driven
+        / max(driven.sum(), _TINY)
+    )
     return np.minimum(outputs + hidden, _MOST_LEVERAGE)
 
 
-def _sums(n_blocks: int, features: _Features, rows: _Rows) -> _Scores:
-    """Sum scores over about so many blocks of consecutive rows."""
-    size = -(-len(rows.x) // n_blocks)
+def _sums(size: int, features: _Features, rows: _Rows) -> _Scores:
+    """Sum scores over blocks of `size` consecutive rows."""
 
     def products(left: Matrix, right: Matrix) -> Matrix:
         left, right = _in_blocks(left, size), _in_blocks(right, size)
@@ -246,9 +294,10 @@ def _sums(n_blocks: int, features: _Features, rows: _Rows) -> _Scores:
 
 
 def _in_blocks(rows: Matrix, size: int) -> Matrix:
+    """Reshape to (n_blocks, size, ...), the last block filled up with zeros."""
     if len(rows) % size:
-        rows = np.concatenate([rows, np.zeros((-len(rows) % size, rows.shape[1]), rows.dtype)])
-    return rows.reshape(-1, size, rows.shape[1])
+        rows = np.concatenate([rows, np.zeros((-len(rows) % size, *rows.shape[1:]), rows.dtype)])
+    return rows.reshape(-1, size, *rows.shape[1:])
 
 
 def _projected(
@@ -318,7 +367,8 @@ def _judged(statistics: Matrix, loss: float) -> LackOfFit:
     if not others.std() > _DEPENDENT:  # there is nothing that signs change
         return UNTESTED
     scale = _GUMBEL * others.std(ddof=1)
-    tail = float(-np.expm1(-np.exp(-((largest - others.mean()) / scale + np.euler_gamma))))
+    exponent = max((largest - others.mean()) / scale + np.euler_gamma, _LEAST_EXPONENT)
+    tail = float(-np.expm1(-np.exp(-exponent)))
     # What each kind explains beyond chance.
     explained = dict(zip(KINDS, (statistics[0] - statistics[1:].mean(axis=0)) / loss, strict=False))
     scored = dict(zip(KINDS, scores[0].tolist(), strict=False))

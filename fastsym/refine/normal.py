@@ -266,7 +266,9 @@ class DenseNormal:
         A = self.outputs[:, : self.k]
         scaled, scale = self._scaled(A.T @ A)
         if curvature is None:
-            inverse = linalg.inv(scaled)
+            inverse = np.linalg.inv(scaled).astype(np.float64, copy=False)
+            if np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1) > 1 / _RIDGE:
+                raise np.linalg.LinAlgError("its condition is above 1e13")
         else:
             scaled += self._on_tangent(self._on_tangent(curvature).T) / scale / scale[:, None]
             inverse = linalg.cho_solve(linalg.cho_factor(scaled), np.eye(len(scaled)))

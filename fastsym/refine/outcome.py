@@ -84,14 +84,13 @@ def result_of(
     decrement = fit.promised
     if decrement is None:
         decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
-    loss = residuals.loss / residuals.weight
+    in_memory = found.lowest.residuals.loss
     constant, linear = (
-        1 - loss * problem.sample.weight / one if one > 0 else float("nan")
-        for one in problem.baselines()
+        1 - in_memory / one if one > 0 else float("-inf") for one in problem.baselines()
     )
     result = Refinement(
         network=problem.network(fit.point),
-        loss=_user_loss(residuals, problem.units) / residuals.weight,
+        loss=problem.user_loss(residuals) / residuals.weight,
         n_samples=residuals.n_samples,
         n_passes=n_passes,
         n_evaluations=n_evaluations,
@@ -102,7 +101,7 @@ def result_of(
         r2=constant,
         r2_linear=linear,
         start_losses=[
-            _user_loss(one.residuals, problem.units) / problem.sample.weight for one in found.fits
+            problem.user_loss(one.residuals) / problem.sample.weight for one in found.fits
         ],
         noise_covariance=noise if problem.units is None else problem.units.covariance(noise),
         decrement=decrement,
@@ -112,8 +111,7 @@ def result_of(
         ),
     )
     warn_of_rank(problem.input_moment, problem.whiten)
-    share = normal_weight / residuals.weight
-    _warn_of_units(problem, fit, result, normal, noise * share)
+    _warn_of_units(problem, fit, result, normal, noise * (normal_weight / n_effective))
     _warn_of_optimum(fit, result)
     _warn_of_fit(problem, result)
     return result
@@ -144,10 +142,6 @@ def check_sizes(residuals: Residuals, units: Units | None) -> None:
             "largest: some values of Y, or of X, are too far from those that the fit began with; "
             "rescale or remove these rows."
         )
-
-
-def _user_loss(residuals: Residuals, units: Units | None) -> float:
-    return residuals.loss if units is None else units.loss(residuals.residual_moment)
 
 
 def _user_history(fit: Fit, units: Units | None) -> list[Evaluation]:

@@ -24,7 +24,10 @@ The distance from the optimum is then about the square root of this in standard 
 this share to the squared error.
 """
 
-_EVALUATIONS = 200
+_EPS = 1e-13
+EVALUATIONS = 200
+"""Evaluations of a minimisation on samples in memory at most."""
+
 _ROUGHLY, _ROUGH_EVALUATIONS = 10.0, 40  # enough to see whether an optimum is lower than another
 
 
@@ -129,12 +132,20 @@ class Problem:
     def baselines(self) -> tuple[float, float]:
         """Return the losses of the best constant and of the best linear predictor with a constant.
 
-        Sums over the samples, as `total` is of the prediction of zero.
+        Sums over the samples, as `total` is of the prediction of zero; 0 where only rounding is
+        left.
         """
         constant = self.total - float((self._cross[0] ** 2).sum() / self._gram[0, 0])
         whiten = whitening(self._gram)
         linear = self.total - float(((whiten.T @ self._cross) ** 2).sum())
-        return max(constant, 0.0), max(linear, 0.0)
+        constant, linear = (one if one > _EPS * self.total else 0.0 for one in (constant, linear))
+        return constant, linear
+
+    def user_loss(self, residuals: Residuals) -> float:
+        """Return a sum of squared residuals in the user's units."""
+        if self.units is None:
+            return residuals.loss
+        return self.units.loss(residuals.residual_moment)
 
     def point(self, network: TwoLayerNetwork) -> Point:
         """White coordinates of a network.
@@ -205,7 +216,7 @@ class Problem:
 
     def fit(self, point: Point, *, roughly: bool = False) -> Fit:
         """Minimise the loss on these samples from a point; roughly: to a hundredth of the unit."""
-        tolerance, evaluations = TOLERANCE * self.unit, _EVALUATIONS
+        tolerance, evaluations = TOLERANCE * self.unit, EVALUATIONS
         if roughly:
             tolerance, evaluations = _ROUGHLY * tolerance, _ROUGH_EVALUATIONS
         return minimise(self, point, tolerance=tolerance, max_evaluations=evaluations)

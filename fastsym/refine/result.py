@@ -43,7 +43,8 @@ class Refinement:
     r2 : float
         1 - loss / loss of the best constant, on the samples in memory.
     r2_linear : float
-        1 - loss / loss of the best linear predictor with a constant, on the samples in memory.
+        1 - loss / loss of the best linear predictor with a constant, on the samples in memory; -inf
+        where that is exact, as is r2 where all outputs are constant.
     start_losses : list of float
         Loss of each start on the samples in memory, in order.
     noise_covariance : ndarray of shape (n_outputs, n_outputs)

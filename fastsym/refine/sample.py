@@ -76,7 +76,9 @@ class Sample:
         sample : Sample
         """
         if n_rows >= self.n_samples:
-            return self
+            same = copy(self)
+            same._mask_work = {}
+            return same
         rows = np.linspace(0, self.n_samples - 1, n_rows).astype(np.intp)
         inputs, targets = self.inputs[rows], self.targets[rows]
         root = inputs[:, :1]

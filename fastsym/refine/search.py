@@ -19,7 +19,7 @@ from fastsym.refine.certificates import (
 from fastsym.refine.checks import flaws
 from fastsym.refine.lack_of_fit import UNTESTED
 from fastsym.refine.minimisation import Fit, lowest_loss
-from fastsym.refine.problem import Problem
+from fastsym.refine.problem import EVALUATIONS, Problem
 from fastsym.refine.starts import (
     Start,
     followed_by_others,
@@ -123,7 +123,7 @@ def search(
         say(_line(problem, fits, start))
         best = lows.lowest
         if best.exact:
-            verdict = judge_exact(problem, fits, start.trusted and fit is best)
+            verdict = judge_exact(problem, lows.fits, start.trusted and fit is best)
         elif start.trusted and fit is best:
             verdict = lows.judged_trusted(fit)
         elif len(fits) < max_starts and lows.worth_a_look(max_starts):
@@ -173,15 +173,22 @@ class _Lows:
         if self._problem.unit > _COARSE and len(self._settled) < 2:
             self._settle_next()
             self._settle_lowest()
-        verdict = judge(self._problem, self.fits, self.lowest, max_starts)
+        verdict = self._verdict(max_starts)
         if not verdict.final and len(self.fits) >= SEVERAL:
             self._settle_next()
             self._settle_lowest()
-            verdict = judge(self._problem, self.fits, self.lowest, max_starts)
+            verdict = self._verdict(max_starts)
         return verdict
 
+    def _verdict(self, max_starts: int) -> Verdict:
+        if self.lowest.exact:
+            return judge_exact(self._problem, self.fits, trusted=False)
+        return judge(self._problem, self.fits, self.lowest, max_starts)
+
     def _settle_lowest(self) -> None:
-        while (one := self._index_of_lowest()) not in self._settled:
+        for _ in range(_SETTLED):
+            if (one := self._index_of_lowest()) in self._settled:
+                break
             self._settle(one)
 
     def _settle_next(self) -> None:
@@ -209,16 +216,18 @@ class _Lows:
             step = best.residuals.loss - lowest.residuals.loss
             if not step > _LITTLE * resolution(self._problem) * best.residuals.loss:
                 # The linearised problem may promise more; neither a step nor a start about it does.
-                best = best._replace(converged=True)
+                ended = len(best.history) < EVALUATIONS
+                best = best._replace(converged=best.converged or ended)
                 break
             best = self._problem.fit(lowest.point)
         self.fits[one] = best
 
 
 def _line(problem: Problem, fits: list[Fit], start: Start) -> str:
-    history, loss = fits[-1].history, fits[-1].residuals.loss
+    history = fits[-1].history
+    loss = problem.user_loss(fits[-1].residuals) / problem.sample.weight
     return (
-        f"fastsym: start {len(fits)}: loss {loss / problem.sample.weight:.6g} after "
+        f"fastsym: start {len(fits)}: loss {loss:.6g} after "
         f"{len(history)} evaluations, gradient norm {history[-1].gradient_norm:.2g} ({start.name})"
     )
 

@@ -330,7 +330,7 @@ class _Summing:
         found, fit = self._judged(problem, sample, max_starts)
         if found.certificate == "exact" and not is_rounding(problem, fit.residuals):
             found = found.doubted("the rows that are held are without noise, the others are not")
-            loss = fit.residuals.loss / fit.residuals.weight
+            loss = problem.user_loss(fit.residuals) / fit.residuals.weight
             warn(
                 f"the {sample.n_samples} rows that are held of the stream are fitted exactly, but "
                 f"all {self._reservoir.n_taken} rows only to a loss of {loss:.4g}: some rows are "
@@ -356,9 +356,12 @@ class _Summing:
         change = change_of(problem, found.lowest)
         if change is not None:
             row = int(self._reservoir.numbers[change.row])
+            lowest = found.lowest.residuals
+            unit = problem.user_loss(lowest) / lowest.loss if lowest.loss > 0 else 1.0
             warn(
                 f"the network changes during the stream: at the fit, the rows before number {row} "
-                f"have loss {change.losses[0]:.4g}, those after it {change.losses[1]:.4g}, and "
+                f"have loss {unit * change.losses[0]:.4g}, those after it "
+                f"{unit * change.losses[1]:.4g}, and "
                 f"fits of their own promise a relative decrease of {change.promised:.2g}, "
                 f"{change.ratio:.3g} times what chance gives; fit these parts one by one (rows "
                 "sorted by the outputs, or of a model that is not theirs, look alike)",

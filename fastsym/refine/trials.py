@@ -166,12 +166,10 @@ class Trials:
         self.ratios: dict[int, float] = {}
 
     def _count(self, problem: Problem, fit: Fit, criterion: float) -> Count:
-        weight = self.rows.weight
-        return Count(
-            problem.coordinates.n_free,
-            float(fit.residuals.loss / weight),
-            float(criterion / weight),
-        )
+        loss = fit.residuals.loss
+        mean = problem.user_loss(fit.residuals) / self.rows.weight
+        ratio = criterion / loss if loss > 0 else 1.0
+        return Count(problem.coordinates.n_free, float(mean), float(mean * ratio))
 
     def _compared(self, smaller: Fit, larger: Fit, unit: int, n_parameters: int) -> float:
         """Bound on the fall between two fits, `unit` the one that only the larger has."""

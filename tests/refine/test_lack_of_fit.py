@@ -118,7 +118,7 @@ def test_scores_are_off_the_tangent_space():
 
     def projected(residual):
         these = rows._replace(residual=residual)
-        scores = module._sums(1, features, these)
+        scores = module._sums(400, features, these)
         return module._projected(scores, features, these, normal, 1.0, 1.0)[0]
 
     # The tangent space, by hand: all moves of A, and those of W at right angles to its rows.
@@ -162,6 +162,31 @@ def test_invariances():
     heavy = lack_of_fit(weighted, fit.point, fit.normal)
     assert heavy.misfit == pytest.approx(one.misfit, rel=1e-2)
     assert heavy.detectable == pytest.approx(one.detectable, rel=1e-2)
+
+
+@pytest.mark.parametrize("rows", ["repeated", "tiled", "time series", "outlier"])
+def test_level_of_rows_that_are_not_independent(rows):
+    p_values = []
+    for seed in range(40):
+        rng = np.random.default_rng([8, seed])
+        n = 150 if rows in ("repeated", "tiled") else 1500
+        X, truth, noise = rng.standard_normal((n, 5)), network_of(rng, 5, 2, 3), None
+        noise = rng.standard_normal((n, 3))
+        if rows == "time series":
+            for i in range(1, n):
+                X[i] = 0.9 * X[i - 1] + np.sqrt(1 - 0.81) * X[i]
+                noise[i] = 0.9 * noise[i - 1] + np.sqrt(1 - 0.81) * noise[i]
+        if rows == "outlier":
+            noise[0] *= 100
+        Y = truth.predict(X) + 0.3 * noise
+        if rows == "repeated":
+            X, Y = np.repeat(X, 10, axis=0), np.repeat(Y, 10, axis=0)
+        if rows == "tiled":
+            X, Y = np.tile(X, (10, 1)), np.tile(Y, (10, 1))
+        p_values.append(at_optimum(X, Y, truth)[2].p_value)
+    # The bound of independent rows is 6; a time series of so few lengths is not quite at its level.
+    assert (np.array(p_values) < 0.05).sum() <= (12 if rows == "time series" else 6)
+    assert (np.array(p_values) < 0.002).sum() <= 2
 
 
 def test_nothing_to_test():
