@@ -22,6 +22,7 @@ from fastsym.sums.support import warn_of_rank
 from fastsym.sums.units import LARGEST_MEAN_SQUARE, Units, check_weight
 from fastsym.sums.values import Residuals
 
+_MUCH_WORSE = -5.0  # R2 against a linear predictor, from which its loss is less than a sixth
 _NEAR = 0.95  # cosine of two units whose errors are worked out together
 
 FRESH = 0.02
@@ -220,15 +221,19 @@ def _warn_of_fit(problem: Problem, result: Refinement) -> None:
     lack = result.lack_of_fit
     if not lack.significant:
         return
+    cause, part = lack.cause, f", {lack.explained:.2g} of the loss"
+    if result.r2_linear < _MUCH_WORSE:
+        # The fit has bent to what it cannot follow, and the residual shows anything.
+        cause, part = "linear", ""
     remedy = "use a larger n_hidden if n_features and n_outputs allow it"
-    if lack.cause == "constant" and not problem.fit_intercept:
+    if cause == "constant" and not problem.fit_intercept:
         remedy = "try fit_intercept=True"
-    elif lack.cause == "linear":
+    elif cause == "linear":
         remedy = "the model has none: a pair of opposite units stands for a direction of it"
     warn(
         f"the network does not describe the samples: the residual depends on x (p = "
         f"{lack.p_value:.2g}, {lack.misfit:.1f} standard deviations; R2 is {result.r2:.4g} against "
         f"the constant, {result.r2_linear:.4g} against a linear predictor). It has "
-        f"{_CAUSES.get(lack.cause, 'no finite value')}, {lack.explained:.2g} of the loss; {remedy}",
+        f"{_CAUSES.get(cause, 'no finite value')}{part}; {remedy}",
         LackOfFitWarning,
     )

@@ -218,6 +218,14 @@ def test_a_fit_warns_of_data_that_no_network_made():
     assert result.r2_linear < 0  # a linear predictor is better, and it says so
 
 
+def test_where_a_linear_predictor_is_far_better_a_linear_term_is_named():
+    rng = np.random.default_rng(9)
+    X = rng.standard_normal((2000, 8))
+    Y = X @ rng.standard_normal((8, 6)) + 0.1 * rng.standard_normal((2000, 6))
+    with pytest.warns(LackOfFitWarning, match="a linear term beside the network"):
+        TwoLayerRegressor(4).fit(X, Y)
+
+
 def test_a_constant_is_named_and_mended():
     X, Y, _ = make_two_layer(3000, 6, 4, 5, noise=0.2, random_state=7)
     with pytest.warns(LackOfFitWarning, match="try fit_intercept=True"):
