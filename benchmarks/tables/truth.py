@@ -1,7 +1,9 @@
 """Whether what a fit says of itself is true: prints tables.
 
-python -m benchmarks.tables.truth [certificates misspecified level power quoted] [--problems N]
-                                  [--seed S]
+python -m benchmarks.tables.truth [TABLE ...] [--problems N] [--seed S]
+
+All tables without a name, those of `streams`, `coverage`, `auto` and `scales` too, which are modules
+of their own and take some minutes each.
 
 A certificate is false where `converged_` is True and the loss is above that of the optimum near the
 true network by more than 0.1 % and more than 0.1 unit (the loss that the p weights explain by
@@ -10,6 +12,8 @@ warned of besides, and a false alarm is an optimum (within the same) that is not
 """
 
 import argparse
+import subprocess
+import sys
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -368,14 +372,26 @@ def quoted(problems, seed):
         print(f"weights {factor}: auto {model.network_.n_hidden}, median error {errors:.5f}")
 
 
+TABLES = (certificates, misspecified, level, power, quoted)
+OTHERS = ("streams", "coverage", "auto", "scales")  # modules of their own
+
+
 def main():
+    tables = {table.__name__: table for table in TABLES}
+    names = (*tables, *OTHERS)
     parser = argparse.ArgumentParser()
-    parser.add_argument("tables", nargs="*", default=["certificates"])
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(names)}; all if none is named")
     parser.add_argument("--problems", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    for name in arguments.tables:
-        globals()[name](arguments.problems, arguments.seed)
+    for name in arguments.tables or names:
+        if name not in names:
+            parser.error(f"no table {name!r}, only {', '.join(names)}")
+        print(f"== {name}", flush=True)
+        if name in tables:
+            tables[name](arguments.problems, arguments.seed)
+        else:
+            subprocess.run([sys.executable, "-m", f"benchmarks.tables.{name}"], check=True)
 
 
 if __name__ == "__main__":
