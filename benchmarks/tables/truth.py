@@ -2,8 +2,8 @@
 
 python -m benchmarks.tables.truth [TABLE ...] [--problems N] [--seed S]
 
-All tables without a name, those of `streams`, `coverage`, `auto` and `scales` too, which are modules
-of their own and take some minutes each.
+All tables without a name, those of `streams`, `coverage`, `auto` and `scales` too, which are
+modules of their own and take some minutes each.
 
 A certificate is false where `converged_` is True and the loss is above that of the optimum near the
 true network by more than 0.1 % and more than 0.1 unit (the loss that the p weights explain by
