@@ -117,9 +117,7 @@ def test_noiseless_recovery_from_ill_conditioned_inputs():
     assert said == []
 
 
-@pytest.mark.parametrize(
-    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_held_out_digits(seed):
     """Pixels that are zero in nearly all rows gave an R2 of far below zero."""
     data = load_digits(n_class=5)
