@@ -254,7 +254,7 @@ def test_residual_sums_are_added_saved_and_restored(rng):
 # SIGKILL
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_runs_of_the_command_line_end_with_the_same_file(kills, tmp_path, rng, run):
     X, Y, _ = make_two_layer(150_000, 10, 8, 10, noise=0.1, random_state=0)
     np.savez(tmp_path / "all.npz", X=X, Y=Y)
