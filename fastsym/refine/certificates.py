@@ -172,7 +172,9 @@ def judge_trusted(problem: Problem, fit: Fit) -> Verdict:
     return Verdict("spectral", lack) if lack.p_value > NOTICEABLE else doubt
 
 
-def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> Verdict:
+def judge(
+    problem: Problem, fits: Sequence[Fit], lowest: Fit, lack: LackOfFit, n_starts: int
+) -> Verdict:
     """Judge the lowest of the optima of several starts.
 
     Parameters
@@ -182,6 +184,8 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
         Of starts that are independent of each other.
     lowest : Fit
         The lowest of them, or one next to it.
+    lack : LackOfFit
+        There.
     n_starts : int
         Starts that there will be at most.
 
@@ -189,7 +193,6 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
     -------
     verdict : Verdict
     """
-    lack = lack_of_fit(problem, lowest.point, lowest.normal)
     agree = agreeing(problem, fits, lowest)
     if problem.unit >= 1 or (
         problem.unit > AMPLE and not _condition(problem, lowest) > _DETERMINED
@@ -206,7 +209,9 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
         enough = len(fits) >= min(_MANY, n_starts)
     else:
         enough = True
-    if enough and agree >= needed and not (problem.fit_intercept and lack.significant):
+    # Of large biases the starts know nothing, and all may end in one wrong valley.
+    hopeless = problem.fit_intercept and lack.significant
+    if enough and agree >= needed and not hopeless:
         return Verdict("agreement", lack)
     noticed = lack.p_value > NOTICEABLE and lack.detectable <= _POWER * resolution(problem)
     if len(fits) >= min(SEVERAL, n_starts) and noticed and problem.unit <= AMPLE:
@@ -219,6 +224,7 @@ def judge(problem: Problem, fits: Sequence[Fit], lowest: Fit, n_starts: int) -> 
             if lack == UNTESTED
             else f"a lack of fit with p = {lack.p_value:.2g}"
         )
+        + (", with which no number is enough where there are intercepts" if hopeless else "")
     )
     return Verdict("none", lack, reason, final=False)
 

@@ -31,9 +31,7 @@ _FEWEST_ROWS = 16  # so many signs at least
 _DRAWS = 127
 _LINEAR = 16  # directions in which a linear part is looked for
 _DEPENDENT = 1e-5  # share of a feature beyond those before it that is rounding
-_POWER = (
-    3.2  # standard deviations: 2.3 to be noticed at 5 % among several statistics, 0.84 for 80 %
-)
+_POWER = 3.2  # standard deviations: 2.3 for the level among several statistics, 0.84 for the power
 _RANKED = 0.03  # p-values above this are ranks among the draws
 _MOST_LEVERAGE = 0.9
 _JOINED = 8  # blocks, where rows depend on each other
@@ -54,15 +52,18 @@ class LackOfFit(NamedTuple):
     ----------
     p_value : float
         Chance of a residual that depends on x as much as this one where the model is right and the
-        optimum found; 1 if it cannot be tested (no residual, or fewer observations than weights).
+        optimum found; 1 if it cannot be tested (no residual, fewer observations than weights or
+        than 16 rows, or a few rows that hold the loss).
     misfit : float
         The largest of the statistics, in standard deviations of its null distribution.
     cause : str
         Kind of feature that explains the residual best: "linear"; "constant", an even part that
         does not grow as |x|, as of a constant or of biases; "bends", as of further units; "" where
-        nothing is tested.
+        nothing is tested. A refinement says "linear" too where a linear predictor alone is far
+        better than the network.
     explained : float
-        Share of the loss that these explain beyond chance.
+        Share of the loss that these explain beyond chance; that a linear predictor alone saves, in
+        the last case.
     detectable : float
         Excess loss, relative to the loss, that would be noticed at the level of 5 % with a power of
         80 % if it lay in the features; infinite where nothing is tested.

@@ -85,10 +85,13 @@ def result_of(
     decrement = fit.promised
     if decrement is None:
         decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
-    in_memory = found.lowest.residuals.loss
+    in_memory, lack = found.lowest.residuals.loss, found.verdict.lack_of_fit
     constant, linear = (
         1 - in_memory / one if one > 0 else float("-inf") for one in problem.baselines()
     )
+    if lack.significant and linear < _MUCH_WORSE:
+        # The fit has bent to what it cannot follow, and its residual shows anything.
+        lack = lack._replace(cause="linear", explained=1 - 1 / (1 - linear))
     result = Refinement(
         network=problem.network(fit.point),
         loss=problem.user_loss(residuals) / residuals.weight,
@@ -98,7 +101,7 @@ def result_of(
         converged=fit.converged and found.certificate != "none",
         certificate=found.certificate,
         reason=found.verdict.reason,
-        lack_of_fit=found.verdict.lack_of_fit,
+        lack_of_fit=lack,
         r2=constant,
         r2_linear=linear,
         start_losses=[
@@ -221,19 +224,15 @@ def _warn_of_fit(problem: Problem, result: Refinement) -> None:
     lack = result.lack_of_fit
     if not lack.significant:
         return
-    cause, part = lack.cause, f", {lack.explained:.2g} of the loss"
-    if result.r2_linear < _MUCH_WORSE:
-        # The fit has bent to what it cannot follow, and the residual shows anything.
-        cause, part = "linear", ""
     remedy = "use a larger n_hidden if n_features and n_outputs allow it"
-    if cause == "constant" and not problem.fit_intercept:
+    if lack.cause == "constant" and not problem.fit_intercept:
         remedy = "try fit_intercept=True"
-    elif cause == "linear":
+    elif lack.cause == "linear":
         remedy = "the model has none: a pair of opposite units stands for a direction of it"
     warn(
         f"the network does not describe the samples: the residual depends on x (p = "
         f"{lack.p_value:.2g}, {lack.misfit:.1f} standard deviations; R2 is {result.r2:.4g} against "
         f"the constant, {result.r2_linear:.4g} against a linear predictor). It has "
-        f"{_CAUSES.get(cause, 'no finite value')}{part}; {remedy}",
+        f"{_CAUSES.get(lack.cause, 'no finite value')}, {lack.explained:.2g} of the loss; {remedy}",
         LackOfFitWarning,
     )

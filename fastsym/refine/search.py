@@ -17,7 +17,7 @@ from fastsym.refine.certificates import (
     resolution,
 )
 from fastsym.refine.checks import flaws
-from fastsym.refine.lack_of_fit import UNTESTED
+from fastsym.refine.lack_of_fit import UNTESTED, LackOfFit, lack_of_fit
 from fastsym.refine.minimisation import Fit, lowest_loss
 from fastsym.refine.problem import EVALUATIONS, Problem
 from fastsym.refine.starts import (
@@ -146,6 +146,7 @@ class _Lows:
         self._problem, self._rng = problem, generator_of(None)
         self.fits: list[Fit] = []
         self._settled: set[int] = set()
+        self._tested: tuple[Fit, LackOfFit] | None = None  # the lowest that was tested last
 
     def add(self, fit: Fit) -> None:
         """Add the optimum of a start."""
@@ -183,7 +184,10 @@ class _Lows:
     def _verdict(self, max_starts: int) -> Verdict:
         if self.lowest.exact:
             return judge_exact(self._problem, self.fits, trusted=False)
-        return judge(self._problem, self.fits, self.lowest, max_starts)
+        lowest = self.lowest
+        if self._tested is None or self._tested[0] is not lowest:
+            self._tested = lowest, lack_of_fit(self._problem, lowest.point, lowest.normal)
+        return judge(self._problem, self.fits, lowest, self._tested[1], max_starts)
 
     def _settle_lowest(self) -> None:
         for _ in range(_SETTLED):
@@ -239,18 +243,18 @@ def search_in_turn(
     random_state: Any = None,
     say: Say = silent,
 ) -> SearchResult:
-    """Search from one start after the other, with moment starts in between, until one is certified.
+    """Search from one start after the other, with others in between, until one is certified.
 
     Parameters
     ----------
     problem : Problem
     starts : iterable of Start
-        At least one. Each gets a search of its own, in which moment starts follow it; the next is
-        asked for only if that certifies nothing.
+        At least one. Each gets a search of its own, in which moment starts and random ones follow
+        it; the next is asked for only if that certifies nothing.
     max_starts : int, default=20
         Of each search.
     random_state : None, int, RandomState or Generator
-        Of the moment starts. None: fixed.
+        Of the others. None: fixed.
     say : callable
         Called with a line for each start.
 

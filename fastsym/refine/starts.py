@@ -276,9 +276,9 @@ def other_starts(problem: Problem, random_state: Any = None) -> Iterator[Start]:
     yield next(moments)
     if problem.coordinates.n_free == 1:  # there is one moment start but for its sign
         yield from others
-    while True:
-        yield next(moments)
-        yield next(others)
+        return
+    for pair in zip(moments, others, strict=False):
+        yield from pair
 
 
 def repaired(problem: Problem, point: Point) -> Iterator[Start]:
