@@ -1,4 +1,4 @@
-"""Weights of two-layer ReLU networks from samples with symmetric inputs.
+"""Two-layer ReLU networks y = c + L x + A relu(W x + b), fitted to samples.
 
 Public names are imported when they are first used, so that ``import fastsym`` is quick and the
 command line does not load what it does not need.
@@ -29,6 +29,7 @@ __all__ = [
     "engine",
     "exceptions",
     "experiments",
+    "identifiability",
     "make_two_layer",
     "metrics",
     "moments",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         engine,
         exceptions,
         experiments,
+        identifiability,
         metrics,
         moments,
         plotting,

@@ -134,6 +134,27 @@ def check_n_hidden(n_hidden: Any) -> int | None:
     raise ValueError(f'n_hidden must be "auto" or an integer of at least 1, got {n_hidden!r}.')
 
 
+def check_alpha(alpha: Any) -> Any:
+    """Return alpha as a float, or "auto".
+
+    Raises
+    ------
+    ValueError
+        If it is neither "auto" nor a finite number of at least 0.
+    """
+    if isinstance(alpha, str) and alpha == "auto":
+        return alpha
+    if isinstance(alpha, Real) and not isinstance(alpha, bool) and 0 <= float(alpha) < np.inf:
+        return float(alpha)
+    raise ValueError(f'alpha must be "auto" or a number of at least 0, got {alpha!r}.')
+
+
+def check_choice(name: str, value: Any) -> None:
+    """Raise ValueError if a parameter is neither a bool nor "auto"."""
+    if not (isinstance(value, bool | np.bool_) or (isinstance(value, str) and value == "auto")):
+        raise ValueError(f'{name} must be True, False or "auto", got {value!r}.')
+
+
 def check_negative_slope(slope: Any) -> float:
     """Return the slope of the activation for negative arguments as a float.
 

@@ -22,6 +22,12 @@ class Activation(NamedTuple):
         # As 0 <= a < 1, max(t, a t) is t for t > 0 and a t elsewhere.
         return np.maximum(t, self.negative_slope * t)
 
+    def of_units(self, t: NDArray[np.float64], n_free: int) -> NDArray[np.float64]:
+        """Evaluate h in the first n_free columns of t; fixed units behind them are linear."""
+        if n_free == t.shape[1]:
+            return self(t)
+        return np.concatenate([self(t[:, :n_free]), t[:, n_free:]], axis=1)
+
     def derivative(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         """Evaluate the slope of h, that of the negative side at 0."""
         return np.where(t > 0, 1.0, self.negative_slope)

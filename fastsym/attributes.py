@@ -11,7 +11,6 @@ from fastsym.refine.counting import Count
 class FittedAttributes:
     """Attributes that end in an underscore, all of them views of what `_found` returns."""
 
-    fit_intercept: bool
     stderr: str
 
     def _found(self) -> Fitted:
@@ -27,7 +26,10 @@ class FittedAttributes:
         """How well the moments determine the network."""
         solution = self._found().solution
         if solution is None:
-            raise AttributeError("no diagnostics: the moments showed fewer than n_hidden units.")
+            raise AttributeError(
+                "no diagnostics: the moments showed fewer than n_hidden units, or know nothing of "
+                "networks of this form."
+            )
         return solution.diagnostics
 
     @property
@@ -71,7 +73,7 @@ class FittedAttributes:
     @property
     def hidden_stderr_(self) -> Matrix:
         """Standard errors of W, shape (n_hidden, n_features)."""
-        return self._standard_errors()[0][:, int(self.fit_intercept) :]
+        return self._standard_errors()[0][:, int(self.refinement_.fit_intercept) :]
 
     @property
     def output_stderr_(self) -> Matrix:
@@ -80,17 +82,31 @@ class FittedAttributes:
 
     @property
     def hidden_intercept_stderr_(self) -> Matrix:
-        """Standard errors of b, shape (n_hidden,); only with fit_intercept."""
-        if not self.fit_intercept:
-            raise AttributeError("there is no intercept: fit_intercept is False.")
+        """Standard errors of b, shape (n_hidden,); only where there are intercepts."""
+        self._check_intercept()
         return self._standard_errors()[0][:, 0]
 
     @property
     def output_intercept_stderr_(self) -> Matrix:
-        """Standard errors of c, shape (n_outputs,); only with fit_intercept."""
-        if not self.fit_intercept:
-            raise AttributeError("there is no intercept: fit_intercept is False.")
-        return self._standard_errors()[1][:, -1]
+        """Standard errors of c, shape (n_outputs,); only where there are intercepts."""
+        self._check_intercept()
+        return self._standard_errors()[1][:, self.network_.n_hidden]
+
+    def _check_intercept(self) -> None:
+        if not self.refinement_.fit_intercept:
+            raise AttributeError("no intercept was fitted: use fit_intercept=True.")
+
+    @property
+    def linear_stderr_(self) -> Matrix:
+        """Standard errors of L, shape (n_outputs, n_features); only where it was fitted."""
+        if not self.refinement_.linear:
+            raise AttributeError("no linear part was fitted: use linear=True.")
+        return self._standard_errors()[1][:, -self.network_.n_features :]
+
+    @property
+    def linear_weights_(self) -> Matrix:
+        """L, shape (n_outputs, n_features)."""
+        return self.network_.linear_weights
 
     @property
     def hidden_intercept_(self) -> Matrix:

@@ -17,34 +17,44 @@ from fastsym._validation import as_rows, check_weights
 from fastsym.attributes import FittedAttributes
 from fastsym.engine import Passes, check_rereadable
 from fastsym.engine.progress import Callback, progress_bar
-from fastsym.fitting import Fitted, Specification, Stream
+from fastsym.fitting import Fitted, Specification
+from fastsym.one_pass import Stream, fit_once
 from fastsym.sources import Source, from_arrays, is_source
 from fastsym.sources.dask import from_dask, is_dask
 from fastsym.sums.moments import MomentAccumulator
 
 
 class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Two-layer ReLU network y = A relu(W x), fitted by moments and refined to maximum likelihood.
+    """Two-layer ReLU network y = c + L x + A relu(W x + b), fitted to its least-squares optimum.
 
-    The inputs must be symmetric: x and -x equally likely. At most min(n_features, n_outputs) hidden
-    units. Moments of a sample spread over the data give the weights by linear algebra; these are
-    the start of a Levenberg-Marquardt refinement to the least-squares optimum, which takes two to
-    four passes over all samples.
+    Where x and -x are equally likely, there are no biases, and no more hidden units than features
+    or outputs, moments of a sample give the weights by linear algebra. Other networks are searched
+    for on the sample beside a free linear part L x, with which the signs of the units do not
+    matter. Levenberg-Marquardt and two to four passes bring either to the optimum of all samples.
 
     Parameters
     ----------
     n_hidden : int or "auto", default="auto"
         Number of hidden units k. "auto" counts the canonical correlations of X and Y above their
         noise floor; with refine=True, and samples that can be read again, units are then added and
-        removed while the loss falls by more than chance explains.
+        removed while the loss falls by more than chance explains. Where a network of such units
+        without biases does not describe the samples, they are counted beside a linear part; where
+        the samples do not determine their weights, these may be held small, as parts of the samples
+        that were left out say (`refinement_.alpha`): such a network is for predictions.
     refine : bool, default=True
         Refine to the least-squares optimum: maximum likelihood for Gaussian noise of equal
         variance. False: the spectral estimate, from the moments of all samples.
-    fit_intercept : bool, default=False
-        Fit hidden biases b and an output intercept c too, y = c + A h(W x + b). The spectral start
-        knows nothing of them: they begin at zero and come from the refinement alone. Small ones are
-        found; with large ones the fit is a local optimum, and `converged_` only if its residual
-        shows no lack of fit. Needs refine=True.
+    fit_intercept : bool or "auto", default="auto"
+        Hidden biases b and an output intercept c. "auto": where a fit without them does not
+        describe the samples and they explain more than chance. True needs refine=True.
+    linear : bool or "auto", default="auto"
+        A linear part L x beside the units. "auto": where the samples show one that no signs of the
+        units stand for. True needs refine=True. With fit_intercept=False and linear=False the model
+        is that of the paper, y = A relu(W x).
+    alpha : float or "auto", default="auto"
+        Weight decay: alpha (|W|^2 + |A|^2) beside the sum of squared residuals, features in
+        standard deviations; L has a ridge of its own. 0: none. "auto": none, unless n_hidden is
+        "auto" and held-out samples are predicted better with it. Above 0 nothing is certified.
     negative_slope : float, default=0.0
         Slope a of the activation for negative arguments, 0 <= a < 1 (leaky ReLU).
     compute_dtype : {"float64", "float32"}, default="float64"
@@ -66,10 +76,8 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         W. Rows of unit length; with fit_intercept, rows (b, w) of unit length.
     output_weights_ : ndarray of shape (n_outputs, n_hidden)
         A.
-    hidden_intercept_ : ndarray of shape (n_hidden,)
-        b; zeros without fit_intercept.
-    output_intercept_ : ndarray of shape (n_outputs,)
-        c; zeros without fit_intercept.
+    hidden_intercept_, output_intercept_, linear_weights_ : ndarray
+        b of shape (n_hidden,), c (n_outputs,), L (n_outputs, n_features); zeros if not fitted.
     network_ : TwoLayerNetwork
         All of these as a value that can be saved.
     diagnostics_ : fastsym.spectral.Diagnostics
@@ -81,20 +89,16 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
     loss_ : float
         Mean over the samples of the squared norm of the residual.
     n_passes_ : int
-        Passes over all samples, 0 if all were held in memory; without what is read for the start.
+        Passes over all samples, without what is read for the start; 0 if all were in memory.
     converged_ : bool
         Whether the optimum was reached and is certified. Whether the network describes the samples
-        is another question, which `refinement_.lack_of_fit` answers: see docs/trust.md.
+        `refinement_.lack_of_fit` says: see docs/trust.md.
     noise_covariance_ : ndarray of shape (n_outputs, n_outputs)
         Covariance of the residual, corrected for the number of weights.
-    hidden_stderr_ : ndarray of shape (n_hidden, n_features)
-        Standard errors of hidden_weights_, whose gauge is rows of unit length; see stderr.
-    output_stderr_ : ndarray of shape (n_outputs, n_hidden)
-        Standard errors of output_weights_ in the same gauge.
-    hidden_intercept_stderr_ : ndarray of shape (n_hidden,)
-        With fit_intercept.
-    output_intercept_stderr_ : ndarray of shape (n_outputs,)
-        With fit_intercept.
+    hidden_stderr_, output_stderr_ : ndarray
+        Standard errors of W and A, whose gauge is rows of unit length; see stderr.
+    hidden_intercept_stderr_, output_intercept_stderr_, linear_stderr_ : ndarray
+        Of b, c and L, where `refinement_` says that they were fitted.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -130,7 +134,9 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         n_hidden: Any = "auto",
         *,
         refine: bool = True,
-        fit_intercept: bool = False,
+        fit_intercept: bool | str = "auto",
+        linear: bool | str = "auto",
+        alpha: Any = "auto",
         negative_slope: float = 0.0,
         compute_dtype: str = "float64",
         n_jobs: int | None = None,
@@ -141,6 +147,8 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         self.n_hidden = n_hidden
         self.refine = refine
         self.fit_intercept = fit_intercept
+        self.linear = linear
+        self.alpha = alpha
         self.negative_slope = negative_slope
         self.compute_dtype = compute_dtype
         self.n_jobs = n_jobs
@@ -164,7 +172,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features), Dask array or Source
-            Symmetric inputs: x and -x equally likely. A source of `fastsym.sources` holds X, y and
+            A source of `fastsym.sources` holds X, y and
             the weights: files, which are read by blocks, or anything that yields blocks. One that
             can be read only once is fitted in one pass, as by `partial_fit`.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs), or Dask array
@@ -198,8 +206,9 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
             If the samples can be read only once and client or checkpoint is given.
         ValueError
             If X or y is not finite or not numeric, the rows do not match, there are no more
-            samples than features, n_hidden exceeds min(n_features, n_outputs), or the checkpoint is
-            damaged or of another fit. Rows are numbered within the source.
+            samples than features, or the checkpoint is damaged or of another fit. With
+            refine=False also if n_hidden exceeds min(n_features, n_outputs). Rows are numbered
+            within the source.
 
         Warns
         -----
@@ -214,7 +223,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
         with self._told(callback) as tell:
             if getattr(source, "read_once", False):
                 self._refuse_for_once(client=client, checkpoint=checkpoint)
-                self._fitted = fitting.fit_once(source, how, tell)
+                self._fitted = fit_once(source, how, tell)
             else:
                 passes = self._passes(source, client, checkpoint, checkpoint_every, tell)
                 self._fitted = fitting.fit(passes, how)
@@ -361,9 +370,6 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        # Without biases, and with symmetric inputs assumed, scikit-learn's linear test problem with
-        # one output and an offset is outside of the model.
-        tags.regressor_tags.poor_score = True
         return tags
 
     def _found(self) -> Fitted:
@@ -438,11 +444,7 @@ class TwoLayerRegressor(FittedAttributes, MultiOutputMixin, RegressorMixin, Base
                 "checkpoint needs a random_state of None or an int, which is the same when "
                 f"the fit goes on, got {self.random_state!r}."
             )
-        settings = {
-            name: str(value)
-            for name, value in self.get_params().items()
-            if name not in ("n_jobs", "verbose", "stderr")
-        }
+        settings = fitting.settings_of(self.get_params())
         return fitting.passes_of(
             source, settings, client=client, checkpoint=path, every=every, callback=callback
         )

@@ -1,4 +1,4 @@
-"""The method, once: from samples that can be read again (`fit`), or from a stream (`Stream`).
+"""The method, once, from samples that can be read again; `fastsym.one_pass` is for streams.
 
 `fit` reads top to bottom as the method: a sample spread over the source is held in memory; its
 moments give a start by linear algebra; Levenberg-Marquardt on the sample, and then a few passes
@@ -6,16 +6,17 @@ over all samples, bring it to the least-squares optimum.
 """
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastsym import spectral
-from fastsym._validation import check_n_hidden, check_negative_slope, check_pair, weighted_rows
+from fastsym._validation import (
+    check_alpha,
+    check_choice,
+    check_n_hidden,
+    check_negative_slope,
+)
 from fastsym.engine import (
     Checkpoint,
     Passes,
@@ -26,17 +27,16 @@ from fastsym.engine import (
     spread_sample,
 )
 from fastsym.engine.gather import pilot_rows
-from fastsym.engine.progress import Callback, Event
+from fastsym.engine.progress import Callback
 from fastsym.exceptions import SpectralGapWarning, warn
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine import Refinement, Start, moment_start, refine
-from fastsym.refine.counting import Count, counted_network, solved_for
+from fastsym.refine.counting import Count, counted_network, describes, solved_for
+from fastsym.refine.forms import PLAIN, Choice, Form
 from fastsym.refine.standard_errors import check_kind
 from fastsym.refine.starts import solve_or_warn, spectral_start
-from fastsym.refine.stream import StreamRefiner
 from fastsym.sources import PairedRows, Source
 from fastsym.sums.frame import Frame
-from fastsym.sums.moments import MomentAccumulator
 from fastsym.sums.threads import one_blas_thread
 from fastsym.sums.values import Moments
 
@@ -52,13 +52,15 @@ class Specification:
     Raises
     ------
     ValueError
-        If the slope is not from 0 to below 1, stderr is no kind of standard errors, or intercepts
-        are asked of moments alone.
+        If the slope is not from 0 to below 1, stderr is no kind of standard errors, fit_intercept
+        or linear is no choice, or they are asked of moments alone.
     """
 
     n_hidden: Any = "auto"
     refine: bool = True
-    fit_intercept: bool = False
+    fit_intercept: Choice = "auto"
+    linear: Choice = "auto"
+    alpha: Any = "auto"
     negative_slope: float = 0.0
     compute_dtype: str = "float64"
     n_jobs: int | None = None
@@ -69,10 +71,28 @@ class Specification:
     def __post_init__(self) -> None:
         check_negative_slope(self.negative_slope)
         check_kind(self.stderr)
-        if self.fit_intercept and not self.refine:
+        check_choice("fit_intercept", self.fit_intercept)
+        check_choice("linear", self.linear)
+        check_alpha(self.alpha)
+        if self.decayed and (self.linear is False or not self.refine):
             raise ValueError(
-                "fit_intercept=True needs refine=True: the method of moments has no intercepts."
+                "alpha above 0 needs refine=True and a linear part, of which linear=False has none."
             )
+        for name in ("fit_intercept", "linear"):
+            if getattr(self, name) is True and not self.refine:
+                raise ValueError(
+                    f"{name}=True needs refine=True: the method of moments knows nothing of it."
+                )
+
+    @property
+    def decayed(self) -> bool:
+        """Whether weights are to be held small."""
+        return self.alpha != "auto" and self.alpha > 0
+
+    @property
+    def form(self) -> Form:
+        """Parts of the model beside the units."""
+        return Form(self.fit_intercept, self.linear)
 
 
 class Fitted(NamedTuple):
@@ -115,33 +135,57 @@ def fit(source: Passes, specification: Specification) -> Fitted:
     how = specification
     if not how.refine:
         return fit_moments(moments_of(source, how), how)
-    k, frame = check_n_hidden(how.n_hidden), None
-    guessed = k is None
+    k = check_n_hidden(how.n_hidden)
     if k is None:
-        frame = pilot_frame(source, negative_slope=how.negative_slope)
-        k = frame.n_hidden
-        how = replace(how, n_hidden=k)
+        return _fit_counted(source, how)
     sample = spread_sample(source, k)
-    if not sample.n_samples == source.n_samples <= pilot_rows(source):
-        frame = None  # the pilot is not the sample, which has a frame of its own
+    if how.decayed or not how.form.moments_know(k, source.n_features, source.n_outputs):
+        return _refined(source, sample, None, None, how)
+    start, solution = _spectral_start(sample, how, None)
+    return _refined(source, sample, start, solution, how)
+
+
+def _fit_counted(source: Passes, specification: Specification) -> Fitted:
+    """Fit a number of units that the samples show.
+
+    The moments' guess comes first; where its network does not describe the samples, units are
+    counted beside a free linear part.
+    """
+    frame: Frame | None = pilot_frame(source, negative_slope=specification.negative_slope)
+    assert frame is not None
+    k = frame.n_hidden
+    how = replace(specification, n_hidden=k)
+    sample = spread_sample(source, k)
+    whole = sample.n_samples >= source.n_samples
+    if not how.decayed and how.form.moments_know(k, source.n_features, source.n_outputs):
+        if not sample.n_samples == source.n_samples <= pilot_rows(source):
+            frame = None  # the pilot is not the sample, which has a frame of its own
+        start, solution = _spectral_start(sample, how, frame)
+        same: dict[str, Any] = {"n_jobs": how.n_jobs, "whole": whole}
+        if how.form == PLAIN or describes(sample, start, **same):
+            network, path = counted_network(sample, start, **same)
+            how, start = replace(how, n_hidden=network.n_hidden), start._replace(network=network)
+            if network.n_hidden != k:
+                solution = solved_for(lambda: moments_of(sample, how), how.random_state)
+                trusted = solution is not None and spectral_start(solution).trusted
+                start = Start("counted", network, trusted)
+            return _refined(source, sample, start, solution, how)._replace(n_hidden_path=path)
+    fitted = _refined(source, sample, None, None, replace(how, n_hidden="auto"))
+    assert fitted.refinement is not None
+    return fitted._replace(n_hidden_path=fitted.refinement.n_hidden_path)
+
+
+def _spectral_start(
+    sample: PairedRows, specification: Specification, frame: Frame | None
+) -> tuple[Start, spectral.SpectralSolution | None]:
+    """Start from the moments of a sample, or from its linear part where they do not do."""
+    how = specification
     solution = solve_or_warn(lambda: moments_of(sample, how, frame), how.random_state)
-    if solution is None:
-        slope, seed = how.negative_slope, how.random_state
-        network = moment_start(sample, k, negative_slope=slope, random_state=seed)
-        start = Start("linear part", network)
-    else:
-        start = spectral_start(_said(solution, how), how.fit_intercept)
-    path: tuple[Count, ...] = ()
-    if guessed:
-        intercept, whole = how.fit_intercept, sample.n_samples >= source.n_samples
-        same: dict[str, Any] = {"fit_intercept": intercept, "n_jobs": how.n_jobs, "whole": whole}
-        network, path = counted_network(sample, start, **same)
-        how, start = replace(how, n_hidden=network.n_hidden), start._replace(network=network)
-        if network.n_hidden != k:
-            solution = solved_for(lambda: moments_of(sample, how), how.random_state)
-            trusted = solution is not None and spectral_start(solution, intercept).trusted
-            start = Start("counted", network, trusted)
-    return _refined(source, sample, start, solution, how)._replace(n_hidden_path=path)
+    if solution is not None:
+        return spectral_start(_said(solution, how)), solution
+    slope, seed = how.negative_slope, how.random_state
+    network = moment_start(sample, how.n_hidden, negative_slope=slope, random_state=seed)
+    return Start("linear part", network), None
 
 
 def fit_moments(moments: Moments, specification: Specification) -> Fitted:
@@ -179,7 +223,7 @@ def refine_again(source: Passes, before: Fitted, specification: Specification) -
     solution = before.solution
     start = Start("fit before", before.network)
     if solution is not None:
-        start = spectral_start(solution, specification.fit_intercept)
+        start = spectral_start(solution)
         start = start._replace(name="fit before", network=before.network)
     how = replace(specification, n_hidden=before.network.n_hidden)
     sample = spread_sample(source, before.network.n_hidden)
@@ -189,24 +233,31 @@ def refine_again(source: Passes, before: Fitted, specification: Specification) -
 def _refined(
     source: Passes,
     sample: PairedRows,
-    start: Start,
+    start: Start | None,
     solution: spectral.SpectralSolution | None,
     specification: Specification,
 ) -> Fitted:
-    """Refine from a start, and, if nothing certifies it, from the moments of all samples."""
+    """Refine from a start, and, if nothing certifies it, from the moments of all samples.
+
+    Without a start the units are searched for beside a free linear part.
+    """
     how = specification
+    settings: dict[str, Any] = {
+        "sample": sample,
+        "fit_intercept": how.fit_intercept,
+        "linear": how.linear,
+        "alpha": how.alpha,
+        "n_jobs": how.n_jobs,
+        "random_state": how.random_state,
+        "verbose": how.verbose,
+    }
+    if start is None:
+        slope = how.negative_slope
+        return Fitted(None, refine(source, how.n_hidden, negative_slope=slope, **settings))
     starts = _Starts(source, sample, start, solution, how)
-    refinement = refine(
-        source,
-        starts,
-        sample=sample,
-        fit_intercept=how.fit_intercept,
-        n_jobs=how.n_jobs,
-        random_state=how.random_state,
-        verbose=how.verbose,
-    )
+    refinement = refine(source, starts, **settings)
     refinement = replace(refinement, n_passes=refinement.n_passes + starts.n_passes)
-    return _doubted(Fitted(starts.solution, refinement))
+    return doubted(Fitted(starts.solution, refinement))
 
 
 class _Starts:
@@ -225,7 +276,10 @@ class _Starts:
 
     def __iter__(self) -> Iterator[Start]:
         yield self._start
-        if self._sample.n_samples >= self._source.n_samples:
+        network, (d, m) = self._start.network, (self._source.n_features, self._source.n_outputs)
+        k = network.n_hidden if isinstance(network, TwoLayerNetwork) else 0
+        whole = self._sample.n_samples >= self._source.n_samples
+        if whole or not self._how.form.moments_know(k, d, m):
             return
         # What a sample does not show all samples may.
         self.n_passes += 1
@@ -269,116 +323,28 @@ def moments_of(
     return accumulate_direct(source, linear, white.input_map, white.output_map, **how)
 
 
-class Stream:
-    """The method for samples that come once.
+def settings_of(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return what of an estimator's parameters the result depends on, for checkpoints.
 
     Parameters
     ----------
-    specification : Specification
-    """
-
-    def __init__(self, specification: Specification) -> None:
-        how = self._how = specification
-        self._moments = MomentAccumulator(
-            how.n_hidden,
-            compute_dtype=how.compute_dtype,
-            negative_slope=how.negative_slope,
-            n_jobs=how.n_jobs,
-        )
-        self._refiner: StreamRefiner | None = None
-        if how.refine:
-            self._refiner = StreamRefiner(
-                self._moments,
-                fit_intercept=how.fit_intercept,
-                n_jobs=how.n_jobs,
-                random_state=how.random_state,
-            )
-
-    def take(
-        self,
-        X: NDArray[Any],
-        Y: NDArray[Any],
-        weights: NDArray[np.float64] | None = None,
-        first_row: int = 0,
-    ) -> "Stream":
-        """Take in samples.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-        Y : ndarray of shape (n_samples, n_outputs)
-        weights : ndarray of shape (n_samples,), default=None
-            At least 0; None: all 1.
-        first_row : int, default=0
-            Number of the first row, for messages.
-
-        Returns
-        -------
-        self : Stream
-
-        Raises
-        ------
-        ValueError
-            If values are not finite or do not match those before.
-        """
-        before = self._moments
-        X, Y = check_pair(X, Y, before.n_features, before.n_outputs, first_row)
-        if weights is not None:
-            if not weights.any():
-                return self
-            X, Y, weights = weighted_rows(X, Y, weights)
-        taker = self._moments if self._refiner is None else self._refiner
-        taker.take(X, Y, weights)
-        return self
-
-    def result(self) -> Fitted:
-        """Return the fit to all samples so far; the stream can go on.
-
-        Returns
-        -------
-        fitted : Fitted
-
-        Raises
-        ------
-        ValueError
-            If there are too few samples.
-        """
-        if self._refiner is not None:
-            return _doubted(Fitted(*self._refiner.result()))
-        return fit_moments(self._moments.moments(), self._how)
-
-
-def fit_once(
-    source: Source, specification: Specification, callback: Callback | None = None
-) -> Fitted:
-    """Fit a network to blocks that come only once, in one pass.
-
-    Parameters
-    ----------
-    source : Source
-    specification : Specification
-    callback : callable, default=None
-        Called with a `fastsym.engine.Event` after each block.
+    parameters : mapping of str to object
 
     Returns
     -------
-    fitted : Fitted
-
-    Raises
-    ------
-    ValueError
-        As by `Stream.take`, or if the blocks are empty.
+    settings : dict of str to str
+        Those that older checkpoints do not know are left out where they are as they were then.
     """
-    stream, start, n_rows = Stream(specification), time.perf_counter(), 0
-    for X, Y, weights in source.blocks():
-        stream.take(X, Y, weights, n_rows)
-        n_rows += len(X)
-        if callback is not None:
-            rate = n_rows / (time.perf_counter() - start)
-            callback(Event("one pass", 1, n_rows, None, rate))
-    if n_rows == 0:
-        raise ValueError("no samples: the blocks are empty.")
-    return stream.result()
+    settings = {
+        n: str(v) for n, v in parameters.items() if n not in ("n_jobs", "verbose", "stderr")
+    }
+    if not parameters["refine"]:  # moments know nothing of these
+        settings |= {name: "False" for name in ("fit_intercept", "linear") if name in settings}
+    if settings.get("linear") == "False":
+        del settings["linear"]
+    if settings.get("alpha") in ("auto", "0.0", "0") and parameters["n_hidden"] != "auto":
+        del settings["alpha"]
+    return settings
 
 
 def passes_of(
@@ -440,11 +406,28 @@ def _said(
     return solution
 
 
-def _doubted(fitted: Fitted) -> Fitted:
-    """Say what the spectral start lacks, where the refinement does not make up for it."""
+def doubted(fitted: Fitted) -> Fitted:
+    """Say what the spectral start lacks, where the refinement does not make up for it.
+
+    Parameters
+    ----------
+    fitted : Fitted
+
+    Returns
+    -------
+    fitted : Fitted
+        The same.
+
+    Warns
+    -----
+    AsymmetricInputWarning, SpectralGapWarning
+        If so.
+    """
     solution, refinement = fitted.solution, fitted.refinement
     if solution is not None and refinement is not None:
         diagnostics = solution.diagnostics
+        if not refinement.converged:
+            spectral.warn_of_asymmetry(diagnostics.symmetry)
         if diagnostics.doubt and not (refinement.converged and diagnostics.shown):
             warn(diagnostics.doubt, SpectralGapWarning)
     return fitted

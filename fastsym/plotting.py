@@ -136,6 +136,10 @@ def loss_by_pass(refinement: Refinement, ax: "Axes | None" = None) -> "Axes":
 def weights(truth: TwoLayerNetwork, estimate: TwoLayerNetwork, ax: "Axes | None" = None) -> "Axes":
     """Recovered against true weights, hidden units matched, rows of W and columns of A unit length.
 
+    Rows are (b, w) if a network has biases. Units with a wrong sign, which the legend counts, are
+    shown with the true one, and the linear part and the constant accordingly, over the largest true
+    ones.
+
     Parameters
     ----------
     truth, estimate : TwoLayerNetwork
@@ -152,17 +156,30 @@ def weights(truth: TwoLayerNetwork, estimate: TwoLayerNetwork, ax: "Axes | None"
     ValueError
         If the shapes differ.
     """
-    order, error = match_neurons(truth, estimate)
+    order, signs, error = match_neurons(truth, estimate)
     ax = new_axes() if ax is None else ax
-
-    for name, true, found, color, marker, value in (
-        ("W", truth.hidden_weights, estimate.hidden_weights[order], BLUE, "o", error.hidden_error),
-        ("A", truth.output_weights.T, estimate.output_weights.T[order], RED, "s",
-         error.output_error),
-    ):  # fmt: skip
+    if error.wrong_signs:
+        estimate = estimate.flipped(signs[np.argsort(order)])
+    rows, affine = (
+        [getattr(network, part) for network in (truth, estimate)]
+        for part in ("hidden_rows", "affine_part")
+    )
+    biased = any(one[:, 0].any() for one in rows)
+    hidden = [unit_rows(one if biased else one[:, 1:]) for one in (rows[0], rows[1][order])]
+    columns = [unit_rows(one) for one in (truth.output_weights.T, estimate.output_weights.T[order])]
+    signs_text = f", {error.wrong_signs} wrong signs" if error.wrong_signs else ""
+    series = [
+        ("(b, W)" if biased else "W", hidden, BLUE, "o", error.hidden_error, signs_text),
+        ("A", columns, RED, "s", error.output_error, ""),
+    ]
+    if any(one.any() for one in affine):
+        size = np.abs(affine[0]).max()
+        parts = [one / (size if size > 0 else 1.0) for one in affine]
+        series.append(("(c, L)", parts, GREEN, "^", error.linear_error, ""))
+    for name, (true, found), color, marker, value, more in series:
         ax.plot(
-            unit_rows(true).ravel(), unit_rows(found).ravel(), marker, color=color, ms=3, alpha=0.7,
-            label=f"{name}, squared error {value:.2g}", rasterized=true.size > _RASTER,
+            true.ravel(), found.ravel(), marker, color=color, ms=3, alpha=0.7,
+            label=f"{name}, squared error {value:.2g}{more}", rasterized=true.size > _RASTER,
         )  # fmt: skip
     _diagonal(ax)
     ax.set(xlabel="true weight", ylabel="recovered weight", title="Weights after matching")

@@ -20,7 +20,6 @@ from fastsym.network import TwoLayerNetwork
 from fastsym.refine import Refinement, refine
 from fastsym.sources import PairedRows, Source
 from fastsym.spectral.diagnostics import MomentReport
-from fastsym.sums.values import Moments
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -42,6 +41,11 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 @media (max-width: 480px) { .figures { grid-template-columns: 1fr; } body { font-size: 15px; } }
 """
 
+_NO_MOMENTS = (
+    "The method of moments knows of networks with at most as many hidden units as features and "
+    "outputs, and without a linear part: nothing of this one."
+)
+
 
 def write_report(
     network: TwoLayerNetwork,
@@ -53,6 +57,9 @@ def write_report(
     callback: Callback | None = None,
 ) -> Path:
     """Write a page on how well a network fits samples, and how well they determine it.
+
+    What is made of the method of moments is left out for networks that it knows nothing of: with a
+    linear part, or more hidden units than features or outputs.
 
     The samples are read three times or more: for moments, for the residual of the network, and for
     a refinement that starts from it, which tells whether it is the least-squares optimum.
@@ -95,34 +102,30 @@ def write_report(
     passes = Passes(source, callback=callback)
     with warnings.catch_warnings(record=True) as from_moments:
         warnings.simplefilter("always")
-        moments = accumulate(
-            passes, network.n_hidden, negative_slope=network.negative_slope
-        ).moments()
-        diagnostics = spectral.solve(moments).diagnostics
+        spread, diagnostics = _what_moments_say(passes, network)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loss = _loss(passes, network)
         sample = spread_sample(passes, network.n_hidden)
-        intercept = bool(network.hidden_intercept.any() or network.output_intercept.any())
         refinement = refine(
-            passes, network, sample=sample, trusted=True, fit_intercept=intercept, max_starts=1
-        )
+            passes, network, sample=sample, trusted=True, fit_intercept=network.has_intercepts,
+            linear=network.has_linear_part, max_starts=1,
+        )  # fmt: skip
     # What a refinement may have made up for.
     about_moments = [f"Of an estimate from moments alone: {each.message}" for each in from_moments]
     messages = list(dict.fromkeys([str(each.message) for each in caught] + about_moments))
     summary = {"Samples": f"{source.n_samples:,}"}
-    summary |= _summary(network, moments, loss, refinement, diagnostics)
+    summary |= _summary(network, spread, loss, refinement, diagnostics)
     if truth is not None:
-        error = parameter_error(truth, network)
-        summary["Squared error of W, A"] = f"{error.hidden_error:.3g}, {error.output_error:.3g}"
+        summary |= _errors(truth, network)
     noise = np.sqrt(np.maximum(np.diag(refinement.noise_covariance), 0))
     page = _page(
         title,
         summary,
         messages,
-        str(MomentReport(network, diagnostics)),
+        "" if diagnostics is None else str(MomentReport(network, diagnostics)),
         _figures(network, truth, sample, refinement, diagnostics),
-        _diagnostics_table(diagnostics),
+        {} if diagnostics is None else _diagnostics_table(diagnostics),
         noise,
     )
     with replacing(out) as file:
@@ -130,26 +133,62 @@ def write_report(
     return Path(out)
 
 
+def _what_moments_say(
+    source: Passes, network: TwoLayerNetwork
+) -> tuple[float, spectral.Diagnostics | None]:
+    """Variance of all outputs, and diagnostics where the moments know of such networks."""
+    k = network.n_hidden
+    if 1 <= k <= min(network.n_features, network.n_outputs) and not network.has_linear_part:
+        moments = accumulate(source, k, negative_slope=network.negative_slope).moments()
+        variances = np.diag(moments.output_moment) - moments.output_mean**2
+        return float(variances.sum()), spectral.solve(moments).diagnostics
+    # The residual of a constant of zero is y.
+    constant, zero = np.eye(1, 1 + network.n_features), np.zeros((network.n_outputs, 1))
+    sums = accumulate_residuals(source, constant, zero, network.activation, n_free=0)
+    means = sums.output_gradient / sums.weight
+    return float(sums.loss / sums.weight - (means**2).sum()), None
+
+
+def _errors(truth: TwoLayerNetwork, network: TwoLayerNetwork) -> dict[str, str]:
+    """Say how far a network is from the true one."""
+    error = parameter_error(truth, network)
+    rows = {"Squared error of W, A": f"{error.hidden_error:.3g}, {error.output_error:.3g}"}
+    if truth.has_intercepts or network.has_intercepts:
+        rows = {"Squared error of (b, W), A": f"{error.hidden_error:.3g}, {error.output_error:.3g}"}
+    if error.wrong_signs:
+        rows["Units of the opposite sign"] = str(error.wrong_signs)
+    if error.wrong_signs or any(one.affine_part.any() for one in (truth, network)):
+        rows["Squared error of c + L x, relative"] = f"{error.linear_error:.3g}"
+    return rows
+
+
 def _summary(
     network: TwoLayerNetwork,
-    moments: Moments,
+    spread: float,
     loss: float,
     refinement: Refinement,
-    diagnostics: spectral.Diagnostics,
+    diagnostics: spectral.Diagnostics | None,
 ) -> dict[str, str]:
     """Say in a few lines how well the network fits."""
-    spread = float((np.diag(moments.output_moment) - moments.output_mean**2).sum())
-    return {
+    parts = {
+        "biases and a constant": network.has_intercepts,
+        "a linear part": network.has_linear_part,
+    }
+    beside = ", ".join(part for part, there in parts.items() if there)
+    rows = {
         "Features, hidden units, outputs": f"{network.n_features}, {network.n_hidden}, "
         f"{network.n_outputs}",
+        **({"Beside the units": beside} if beside else {}),
         "Mean squared norm of the residual": f"{loss:.6g}",
         "R²": f"{1 - loss / spread:.6g}" if spread > 0 else "-",
         "A refinement from here": _gain(loss, refinement),
         "Lack of fit": f"p = {refinement.lack_of_fit.p_value:.2g} ({refinement.misfit:.1f} "
         "standard deviations)",
-        "Gap of the singular values": f"{diagnostics.gap:.4g}",
-        "Symmetry of the inputs": f"p ≤ {diagnostics.symmetry.p_value:.2g}",
     }
+    if diagnostics is not None:
+        rows["Gap of the singular values"] = f"{diagnostics.gap:.4g}"
+        rows["Symmetry of the inputs"] = f"p ≤ {diagnostics.symmetry.p_value:.2g}"
+    return rows
 
 
 def _figures(
@@ -157,7 +196,7 @@ def _figures(
     truth: TwoLayerNetwork | None,
     sample: PairedRows,
     refinement: Refinement,
-    diagnostics: spectral.Diagnostics,
+    diagnostics: spectral.Diagnostics | None,
 ) -> dict[str, str]:
     """Draw the figures, each as a data URI."""
     compared, what = (truth, "true") if truth is not None else (refinement.network, "refined")
@@ -166,13 +205,14 @@ def _figures(
             sample.Y[:], network.predict(sample.X[:]), sample_weight=sample.weights
         )
     }
-    if network.n_hidden > 1:  # one unit has no distinguishing matrix
+    if diagnostics is not None and network.n_hidden > 1:  # one unit has no distinguishing matrix
         axes["Singular values with the gap"] = plotting.singular_values(diagnostics)
     axes |= {
         f"Weights against the {what} ones": plotting.weights(compared, network),
         "Loss by pass of a refinement": plotting.loss_by_pass(refinement),
-        "Symmetry of the inputs": plotting.symmetry(diagnostics.symmetry),
     }
+    if diagnostics is not None:
+        axes["Symmetry of the inputs"] = plotting.symmetry(diagnostics.symmetry)
     return {text: _picture(ax) for text, ax in axes.items()}
 
 
@@ -187,7 +227,9 @@ def _gain(loss: float, refinement: Refinement) -> str:
 
 def _loss(source: Passes, network: TwoLayerNetwork) -> float:
     """Mean squared norm of the residual."""
-    residuals = accumulate_residuals(source, *network.augmented(), network.activation)
+    residuals = accumulate_residuals(
+        source, *network.augmented(), network.activation, n_free=network.n_hidden
+    )
     return residuals.loss / residuals.weight
 
 
@@ -249,8 +291,12 @@ def _page(
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1>{warned}{_table(summary)}"
         f"<h2>Figures</h2><div class=figures>{pictures}</div>"
-        f"<h2>What the moments say</h2><pre>{html.escape(text)}</pre>"
-        f"<h2>Diagnostics</h2>{_table(diagnostics)}"
-        f"<h2>Standard deviation of the residual</h2>{_table(by_output)}"
+        + (
+            f"<h2>What the moments say</h2><pre>{html.escape(text)}</pre>"
+            f"<h2>Diagnostics</h2>{_table(diagnostics)}"
+            if diagnostics
+            else f"<h2>What the moments say</h2><p>{_NO_MOMENTS}</p>"
+        )
+        + f"<h2>Standard deviation of the residual</h2>{_table(by_output)}"
         f"<footer>fastsym {__version__}</footer></body></html>"
     )

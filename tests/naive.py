@@ -58,21 +58,27 @@ def distinguishing_matrix(x, y):
     )
 
 
-def activations(X, hidden, slope, weights=None):
-    """Inputs u = (1, x), slopes s and units h = s (W u), rows times sqrt(weight)."""
+def activations(X, hidden, slope, weights=None, n_free=None):
+    """Inputs u = (1, x), slopes s and units h = s (W u), rows times sqrt(weight).
+
+    Units behind the first n_free have the slope 1.
+    """
     root = np.sqrt(np.ones(len(X)) if weights is None else weights)[:, None]
     u = np.concatenate([np.ones((len(X), 1)), X], axis=1) * root
     t = u @ hidden.T
     s = np.where(t > 0, 1.0, slope)
+    if n_free is not None:
+        s[:, n_free:] = 1
     return u, s, s * t, root
 
 
-def residuals(X, Y, hidden, outputs, slope, weights=None):
+def residuals(X, Y, hidden, outputs, slope, weights=None, n_free=None):
     """Sums as fastsym.sums.values.Residuals defines them."""
-    u, s, h, root = activations(X, hidden, slope, weights)
+    u, s, h, root = activations(X, hidden, slope, weights, n_free)
     r = Y * root - h @ outputs.T
+    k = len(hidden) if n_free is None else n_free
     return {
-        "hidden_gradient": np.einsum("no,oi,ni,na->ia", r, outputs, s, u),
+        "hidden_gradient": np.einsum("no,oi,ni,na->ia", r, outputs, s, u)[:k],
         "output_gradient": np.einsum("no,ni->oi", r, h),
         "residual_moment": np.einsum("no,np->op", r, r),
     }
@@ -84,9 +90,9 @@ def mask_moments(X, hidden, slope, weights=None):
     return pairs(s).T @ pairs(u)
 
 
-def jacobian(X, hidden, outputs, slope):
+def jacobian(X, hidden, outputs, slope, n_free=None):
     """Derivatives of the outputs by (hidden, outputs), shape (n m, k (1 + d) + m k)."""
-    u, s, h, _ = activations(X, hidden, slope)
+    u, s, h, _ = activations(X, hidden, slope, n_free=n_free)
     m = len(outputs)
     by_hidden = np.einsum("oi,ni,na->noia", outputs, s, u)
     by_outputs = np.einsum("op,ni->nopi", np.eye(m), h)

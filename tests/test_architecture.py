@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # where only types are checked too. A folder's own module comes after those in it.
 ORDER = """
 exceptions _validation activation algebra archive
-network metrics datasets
+network identifiability metrics datasets
 
 sources.source
 sources.formats.rows sources.formats.cursor
@@ -31,13 +31,16 @@ engine.progress engine.checkpoint engine.passes engine.cluster engine.gather eng
 
 spectral.diagonalization spectral.diagnostics spectral.equations spectral.solution spectral
 
-refine.coordinates refine.sample refine.normal refine.minimisation refine.problem refine.checks
-refine.lack_of_fit refine.certificates refine.starts refine.chance refine.trials refine.counting
-refine.search refine.influence refine.standard_errors refine.result refine.outcome refine.refinement
-refine.reservoir refine.drift refine.expansion refine.stream
+refine.coordinates refine.sample refine.normal refine.implicit refine.minimisation refine.projection
+refine.problem refine.checks refine.lack_of_fit refine.certificates refine.starts refine.chance
+refine.trials refine.counting refine.search
+refine.signs refine.greedy refine.beside_linear refine.decoding refine.forms
+refine.growth refine.decay refine.prediction refine.unknown
+refine.influence refine.standard_errors refine.result refine.outcome
+refine.refinement refine.reservoir refine.drift refine.expansion refine.stream
 refine
 
-fitting attributes estimator
+fitting one_pass attributes estimator
 plotting report
 
 studies.hermite studies.recipes studies.tensor studies.experiments studies.figures studies.demo

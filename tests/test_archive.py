@@ -52,8 +52,8 @@ def test_swapped_values_are_noticed(network_file):
 
 
 def test_newer_version_other_kind_and_foreign_files(network_file, tmp_path):
-    newer = write_arrays(tmp_path / "newer.npz", "network", 4, {})
-    with pytest.raises(ValueError, match=r"format version 4, .* up to version 3; update fastsym"):
+    newer = write_arrays(tmp_path / "newer.npz", "network", 5, {})
+    with pytest.raises(ValueError, match=r"format version 5, .* up to version 4; update fastsym"):
         TwoLayerNetwork.load(newer)
     with pytest.raises(ValueError, match="holds fastsym 'network' data, expected moments"):
         MomentAccumulator.load(network_file)

@@ -47,7 +47,7 @@ def test_fit_predict_and_info(files, run, tmp_path):
     code, out, _ = run("info", model, "--json")
     assert json.loads(out) == {
         "file": str(model), "kind": "network", "n_features": 6, "n_hidden": 3, "n_outputs": 4,
-        "negative_slope": 0.0, "intercepts": False,
+        "negative_slope": 0.0, "intercepts": False, "linear_part": False,
     }  # fmt: skip
 
 
@@ -67,6 +67,43 @@ def test_fit_options(files, run, tmp_path):
     refined = TwoLayerNetwork.load(tmp_path / "m.npz")
     errors = [sum(parameter_error(network, n)) for n in (refined, spectral)]
     assert errors[0] < errors[1]
+
+
+def test_linear_part_and_intercepts_are_asked_for_or_found(files, run, tmp_path):
+    folder, network = files
+    X = np.load(folder / "X.npy")[:4000]
+    L = np.array([[1.0, 0, 0, 0, 0, 2], [0] * 6, [0] * 6, [0, 0, -1, 0, 0, 0]])
+    Y = network.predict(X) + X @ L.T + 0.1 * np.random.default_rng(0).standard_normal((4000, 4))
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "Y.npy", Y)
+    model = tmp_path / "m.npz"
+    args = ("fit", tmp_path / "X.npy", tmp_path / "Y.npy", "--hidden", 3, "-o", model, "--json")
+    for more, intercepts, linear in (
+        (("--no-intercept", "--no-linear"), False, False),
+        (("--no-intercept", "--linear"), False, True),
+        (("--intercept", "--linear"), True, True),
+        ((), False, True),
+    ):
+        code, out, _ = run(*args, *more)
+        assert code == 0
+        report = json.loads(out)
+        assert (report["intercepts"], report["linear_part"]) == (intercepts, linear)
+        if linear:
+            found = TwoLayerNetwork.load(model)
+            error = parameter_error(TwoLayerNetwork(
+                network.hidden_weights, network.output_weights, linear_weights=L
+            ), found)._replace(wrong_signs=0)  # fmt: skip
+            assert max(error) < 0.05
+    assert run("info", model)[1].split()[-4:] == ["linear_part", "True", "negative_slope", "0"]
+    assert run("predict", model, tmp_path / "X.npy", "-o", tmp_path / "P.npy")[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "P.npy"), found.predict(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("option", ["--intercept", "--linear"])
+def test_moments_know_nothing_of_biases_and_linear_parts(files, run, option):
+    code, _, errors = run("fit", files[0] / "X.npy", files[0] / "Y.npy", "--no-refine", option)
+    assert code == 2
+    assert errors == f"fastsym: error: {option} needs --refine: moments know nothing of it.\n"
 
 
 def test_one_neuron_reports_valid_json(files, run, tmp_path):
@@ -225,7 +262,7 @@ def bad_inputs(folder, tmp):
         "missing.npy: No such file": ("fit", tmp / "missing.npy", y, "-o", out),
         "X contains NaN (first in row 123)": ("fit", tmp / "nan.npy", y, "-o", out),
         "same number of rows": ("fit", tmp / "few.npy", y, "-o", out),
-        "n_hidden must be at most": ("fit", x, y, "--hidden", 9, "-o", out),
+        "n_hidden must be at most": ("fit", x, y, "--hidden", 9, "--no-refine", "-o", out),
         "n_hidden must be \"auto\"": ("fit", x, y, "--hidden", "ten", "-o", out),
         "n_hidden must be \"auto\" or an integer of at least 1, got -2": (
             "fit", x, y, "--hidden", "-2", "-o", out,
@@ -287,7 +324,7 @@ def test_warnings_are_one_line_on_standard_error(tmp_path, run):
     np.save(tmp_path / "X.npy", X)
     np.save(tmp_path / "Y.npy", np.maximum(X, 0))
     files = tmp_path / "X.npy", tmp_path / "Y.npy"
-    code, _, err = run("fit", *files, "--hidden", 3, "-o", tmp_path / "m.npz")
+    code, _, err = run("fit", *files, "--hidden", 3, "--no-refine", "-o", tmp_path / "m.npz")
     assert code == 0
     assert err.startswith("fastsym: warning: the inputs are not symmetric: the mean of")
     assert all(line.startswith("fastsym: warning: ") for line in err.splitlines())

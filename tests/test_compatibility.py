@@ -33,6 +33,7 @@ def test_network():
     np.testing.assert_array_equal(network.output_weights, [[1, 0.5]])
     np.testing.assert_array_equal(network.hidden_intercept, [0.25, 0])
     np.testing.assert_array_equal(network.output_intercept, [3])
+    np.testing.assert_array_equal(network.linear_weights, [[0, 0]])
     assert network.negative_slope == 0.125
 
 

@@ -139,7 +139,7 @@ def test_not_fitted_and_bad_arguments(problem):
     with pytest.raises(ValueError, match="negative_slope must be a number from 0 to below 1"):
         TwoLayerRegressor(negative_slope=1).fit(X, Y)
     with pytest.raises(ValueError, match=r"at most min\(n_features, n_outputs\)"):
-        TwoLayerRegressor(6).fit(X, Y)
+        TwoLayerRegressor(6, refine=False).fit(X, Y)
     with pytest.raises(TypeError, match="moments must be a MomentAccumulator"):
         model.fit_moments(X)
     bad = X.copy()

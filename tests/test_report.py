@@ -65,6 +65,34 @@ def test_weights_are_matched(fitted):
         np.testing.assert_allclose(line.get_xdata(), line.get_ydata(), atol=1e-14)
 
 
+def test_signs_biases_and_the_linear_part_are_drawn():
+    rng = np.random.default_rng(0)
+    truth = TwoLayerNetwork(
+        rng.standard_normal((3, 2)), rng.standard_normal((1, 3)),
+        hidden_intercept=rng.standard_normal(3), output_intercept=[2.0],
+        linear_weights=[[1.0, -4.0]],
+    )  # fmt: skip
+    order = [2, 0, 1]
+    same = truth.flipped([1, -1, -1])
+    same = TwoLayerNetwork(
+        same.hidden_weights[order], same.output_weights[:, order],
+        hidden_intercept=same.hidden_intercept[order], output_intercept=same.output_intercept,
+        linear_weights=same.linear_weights,
+    )  # fmt: skip
+    ax = plotting.weights(truth, same)
+    for line in ax.get_lines()[:3]:
+        np.testing.assert_allclose(line.get_xdata(), line.get_ydata(), atol=1e-12)
+    affine = ax.get_lines()[2].get_xdata()
+    np.testing.assert_allclose(affine, [0.5, 0.25, -1])
+    labels = [line.get_label().partition(", squared error")[0] for line in ax.get_lines()[:3]]
+    assert labels == ["(b, W)", "A", "(c, L)"]
+    assert "2 wrong signs" in ax.get_lines()[0].get_label()
+    # What neither has is not drawn.
+    plain = TwoLayerNetwork(truth.hidden_weights, truth.output_weights)
+    labels = [text.get_text() for text in plotting.weights(plain, plain).get_legend().get_texts()]
+    assert labels == ["W, squared error 0", "A, squared error 0"]
+
+
 def test_outputs_state_r2(fitted):
     X, Y, _, model = fitted
     weights = np.random.default_rng(0).uniform(0, 3, len(X))
@@ -271,6 +299,45 @@ def test_page_with_intercepts_slope_and_one_unit(tmp_path):
     text = checked(write_report(network, from_arrays(X, Y), tmp_path / "r.html"), 4)
     shown = text.figure("Mean squared norm of the residual")
     assert shown == pytest.approx(((Y - network.predict(X)) ** 2).mean(), rel=1e-5)
+
+
+def test_page_of_a_network_that_moments_know_nothing_of(tmp_path):
+    rng = np.random.default_rng(0)
+    network = TwoLayerNetwork(
+        rng.standard_normal((5, 3)), rng.standard_normal((1, 5)),
+        hidden_intercept=rng.standard_normal(5), output_intercept=[0.3],
+        linear_weights=rng.standard_normal((1, 3)), negative_slope=0.2,
+    )  # fmt: skip
+    X = rng.standard_normal((20_000, 3))
+    Y = network.predict(X) + 0.1 * rng.standard_normal((20_000, 1))
+    weights = rng.choice([0.5, 1.0, 2.0], 20_000)
+    page = write_report(
+        network, from_arrays(X, Y, sample_weight=weights), tmp_path / "r.html",
+        truth=network.flipped([1, -1, 1, 1, -1]),
+    )  # fmt: skip
+    text = checked(page, 3)
+    squares = ((Y - network.predict(X)) ** 2).sum(axis=1)
+    shown = text.figure("Mean squared norm of the residual")
+    assert shown == pytest.approx(np.average(squares, weights=weights), rel=1e-5)
+    r2 = r2_score(Y, network.predict(X), sample_weight=weights)
+    assert text.figure("R²") == pytest.approx(r2, rel=1e-5)
+    assert "biases and a constant, a linear part" in text
+    assert text.figure("Units of the opposite sign") == 2
+    assert text.figure("Squared error of c + L x, relative") < 1e-20
+    assert text.figure("A refinement from here lowers it by") < 0.01
+    assert "at most as many hidden units as features and outputs" in text
+    assert "Gap of the singular values" not in text
+
+
+def test_page_of_a_line(tmp_path):
+    rng = np.random.default_rng(0)
+    line = TwoLayerNetwork(
+        np.empty((0, 3)), np.empty((1, 0)), linear_weights=[[1.0, 0, 0]], output_intercept=[1.0]
+    )
+    X = rng.standard_normal((2000, 3))
+    Y = line.predict(X) + 0.1 * rng.standard_normal((2000, 1))
+    text = checked(write_report(line, from_arrays(X, Y), tmp_path / "r.html"), 3)
+    assert text.figure("R²") == pytest.approx(r2_score(Y, line.predict(X)), rel=1e-5)
 
 
 def test_page_draws_what_it_says(fitted, tmp_path, monkeypatch):

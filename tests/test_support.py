@@ -106,6 +106,29 @@ def test_other_inputs_keep_all_directions(seed, kind):
     moment = X.T @ X / n
     expected = whitening(moment)
     np.testing.assert_array_equal(supported_whitening(X, moment), expected)
+    weights = rng.uniform(0.5, 2, n)
+    roots = np.sqrt(weights)
+    rows = roots[:, None] * (X - weights @ X / weights.sum())
+    moment = rows.T @ rows / weights.sum()
+    np.testing.assert_array_equal(supported_whitening(rows, moment, roots), whitening(moment))
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 1e6])
+def test_a_feature_that_few_rows_change_is_not_shown_beside_a_constant(shift):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 4))
+    X[:, 2] = shift
+    X[5, 2] += 1.0
+    weights = rng.uniform(0.5, 2, 300)
+    roots = np.sqrt(weights)
+    rows = roots[:, None] * (X - weights @ X / weights.sum())
+    moment = rows.T @ rows / weights.sum()
+    whiten = supported_whitening(rows, moment, roots)
+    assert whiten.shape == (4, 3)
+    np.testing.assert_allclose(whiten[2], 0, atol=1e-9)
+    # Without a constant that is a direction like others, unless it is zero elsewhere.
+    moment = X.T @ X / 300
+    assert supported_whitening(X, moment).shape[1] == (3 if shift == 0 else 4)
 
 
 def test_noiseless_recovery_from_ill_conditioned_inputs():

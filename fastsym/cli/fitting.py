@@ -48,8 +48,20 @@ def fit(
     ] = True,
     negative_slope: SlopeOption = 0.0,
     intercept: Annotated[
-        bool, typer.Option("--intercept", help="Fit hidden biases and an output intercept too.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--intercept/--no-intercept",
+            help="Hidden biases and a constant, or none; by default if the samples ask for them.",
+        ),
+    ] = None,
+    linear: Annotated[
+        bool | None,
+        typer.Option(
+            "--linear/--no-linear",
+            help="A linear part beside the hidden units, or none; by default where no signs of the "
+            "units stand for it.",
+        ),
+    ] = None,
     checkpoint: CheckpointOption = None,
     every: EveryOption = "60s",
     dask: Annotated[
@@ -68,8 +80,9 @@ def fit(
     Refined, the files are read two to four times; with --no-refine once, and --method counts.
     """
     check_folder(out)
-    if intercept and not refine:
-        raise ValueError("--intercept needs --refine: moments know nothing of intercepts.")
+    for name, asked in (("--intercept", intercept), ("--linear", linear)):
+        if asked and not refine:
+            raise ValueError(f"{name} needs --refine: moments know nothing of it.")
     if method != "uwedge" and (refine or checkpoint is not None or dask is not None):
         raise ValueError(f"--method {method} needs --no-refine, without --checkpoint or --dask.")
     interval = seconds(every)
@@ -84,7 +97,8 @@ def fit(
     model = TwoLayerRegressor(
         hidden_units(hidden),
         refine=refine,
-        fit_intercept=intercept,
+        fit_intercept="auto" if intercept is None else intercept,
+        linear="auto" if linear is None else linear,
         negative_slope=negative_slope,
         compute_dtype=compute_dtype,
         n_jobs=jobs,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fastsym.cli.options import JsonOption
-from fastsym.cli.output import tell
+from fastsym.cli.output import describe, tell
 
 
 def info(
@@ -36,11 +36,8 @@ def _content(file: Path) -> dict[str, Any]:
         net = network.TwoLayerNetwork.load(file)
         return {
             "kind": kind,
-            "n_features": net.n_features,
-            "n_hidden": net.n_hidden,
-            "n_outputs": net.n_outputs,
+            **describe(net, None),
             "negative_slope": net.negative_slope,
-            "intercepts": bool(net.hidden_intercept.any() or net.output_intercept.any()),
         }
     if kind == frame.FILE_KIND:
         axes = frame.Frame.load(file)

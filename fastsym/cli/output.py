@@ -44,6 +44,8 @@ def describe(network: "TwoLayerNetwork", diagnostics: "Diagnostics | None") -> d
         "n_features": network.n_features,
         "n_hidden": network.n_hidden,
         "n_outputs": network.n_outputs,
+        "intercepts": network.has_intercepts,
+        "linear_part": network.has_linear_part,
     }
     if diagnostics is None:
         return sizes

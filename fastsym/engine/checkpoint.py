@@ -150,7 +150,9 @@ class Checkpoint:
             raise ValueError(
                 f"{self.path} does not hold passes ({error}). Delete the file to start anew."
             ) from None
-        for name in sorted(settings.keys() | self._settings.keys()):
+        names = settings.keys() | self._settings.keys()
+        # refine comes first: it says what else counts.
+        for name in sorted(names, key=lambda one: (one != "refine", one)):
             if (then := settings.get(name)) != (now := self._settings.get(name)):
                 raise ValueError(
                     f"{self.path} is the checkpoint of another fit, with {name}={then} where "

@@ -251,6 +251,7 @@ def accumulate_residuals(
     outputs: Matrix,
     activation: Activation,
     *,
+    n_free: int | None = None,
     n_jobs: int | None = None,
     check: bool = True,
     callback: Callback | None = None,
@@ -265,6 +266,8 @@ def accumulate_residuals(
         Rows (bias, w).
     outputs : ndarray of shape (n_outputs, n_units)
     activation : Activation
+    n_free : int, default=None
+        Units with the activation; those behind them are linear. None: all.
     n_jobs : int, default=None
         Threads at most.
     check : bool, default=True
@@ -284,7 +287,7 @@ def accumulate_residuals(
         If a value is not finite; rows are numbered within the source.
     """
     d, m = source.n_features, source.n_outputs
-    accumulator = ResidualAccumulator(d, m, hidden, outputs, activation, n_jobs, units)
+    accumulator = ResidualAccumulator(d, m, hidden, outputs, activation, n_jobs, units, n_free)
     return as_passes(source, callback).read("residuals", accumulator, check=check).result()
 
 

@@ -122,7 +122,9 @@ def judge_exact(problem: Problem, fits: Sequence[Fit], trusted: bool) -> Verdict
     enough = 1 if problem.unit <= AMPLE else 2
     network = problem.network(best.point)
     for other in others:
-        error = sum(parameter_error(network, problem.network(other.point)))
+        apart = parameter_error(network, problem.network(other.point))
+        # Beside a free linear part signs are no part of the network.
+        error = sum(apart._replace(wrong_signs=0) if problem.linear else apart)
         if not error < _SAME:
             return Verdict(
                 "none",
@@ -232,7 +234,8 @@ def judge(
 def _is_concentrated(problem: Problem, fit: Fit) -> bool:
     """Whether few rows hold the loss: their effective number is (sum r^2)^2 / sum r^4."""
     inputs, targets = problem.sample.inputs, problem.sample.targets
-    h = problem.activation(inputs @ problem.coordinates.weights(fit.point).T)
+    t = inputs @ problem.coordinates.weights(fit.point).T
+    h = problem.activation.of_units(t, problem.coordinates.n_free)
     squares = ((targets - h @ fit.point.outputs.T) ** 2).sum(axis=1)
     largest = squares.max()
     if not 0 < largest < np.inf:

@@ -49,6 +49,7 @@ class Rows:
         sample = self._sample = problem.sample
         self.activation = problem.activation
         self.targets, self.weight, self.n = sample.targets, sample.weight, sample.n_samples
+        self._n_fixed = len(problem.fixed)
         self.all = sample.inputs @ problem.coordinates.to_inputs
         self.x = self.all[:, int(problem.fit_intercept) :]
 
@@ -81,7 +82,8 @@ class Rows:
         units : ndarray of shape (n_samples, n_units)
             The constant included.
         """
-        return self.activation(self.all @ point.hidden.T)
+        t = self.all @ point.hidden.T
+        return self.activation.of_units(t, t.shape[1] - self._n_fixed)
 
     def residual(self, point: Point) -> Matrix:
         """Take the network of a point off the targets.

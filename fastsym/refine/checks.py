@@ -33,7 +33,7 @@ def flaws(problem: Problem, point: Point, errors: Matrix | None = None) -> list[
     """
     k = problem.coordinates.n_free
     size = np.linalg.norm(point.outputs[:, :k], axis=0)
-    dead = size <= _DEAD * max(size.max(), _TINY)
+    dead = size <= _DEAD * max(size.max(initial=0), _TINY)
     if errors is not None:
         dead |= errors > _UNDETERMINED
     pairs = [(int(i), int(i)) for i in np.flatnonzero(dead)]

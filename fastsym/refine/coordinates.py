@@ -14,8 +14,9 @@ from fastsym.algebra import Matrix, row_lengths
 class Point(NamedTuple):
     """Weights in white coordinates.
 
-    hidden is (n_units, n_coordinates), unit rows; outputs is (n_outputs, n_units). With an output
-    intercept the last unit is the constant 1 and stays as it is.
+    hidden is (n_units, n_coordinates), unit rows; outputs is (n_outputs, n_units). The last units
+    are fixed and linear, rows of the identity: the constant 1, of an output intercept, and the
+    coordinates of x, of a linear part.
     """
 
     hidden: Matrix
@@ -25,8 +26,8 @@ class Point(NamedTuple):
 class Coordinates(NamedTuple):
     """Map between white coordinates and weights of u = (1, x).
 
-    A row of weights of u is hidden @ to_inputs.T. n_free units may turn; a further one is the
-    constant.
+    A row of weights of u is hidden @ to_inputs.T. n_free units may turn; further ones are fixed and
+    linear.
     """
 
     to_inputs: Matrix  # (1 + d, q), to_inputs^T E[u u^T] to_inputs = I where the data determine it
@@ -71,8 +72,11 @@ class UnitGauge:
         Taken out of `turn`: features in units far apart have squares that would vanish.
     stretch : ndarray of shape (n_free, q)
         Derivative of the length of (bias, w), which belongs to A.
-    length : ndarray of shape (n_units,)
-        1 for the constant.
+    length : ndarray of shape (n_free,)
+    affine : ndarray of shape (n_fixed, n_affine)
+        Derivative of (c, L), of what there is of it, by the outputs of fixed units, over
+        `affine_size`.
+    affine_size : ndarray of shape (n_affine,)
     first : int
         First column of unit rows that counts: 0 with intercepts, 1 without.
     """
@@ -87,9 +91,19 @@ class UnitGauge:
         self.size = np.abs(self.turn).max(axis=2)
         self.turn /= np.where(self.size > 0, self.size, 1)[:, :, None]
         self.stretch = units @ T
-        self.length = np.ones(len(point.hidden))
-        self.length[:k] = lengths
+        self.length = lengths
         self.first = 0 if np.any(T[0]) else 1
+        affine = point.hidden[k:] @ T.T
+        alone = self.first == 0 and len(affine) == 1  # the constant
+        affine = affine[:, self.first : 1 if alone else None] if len(affine) else affine[:, :0]
+        size = np.abs(affine).max(axis=0, initial=0)
+        self.affine_size = np.where(size > 0, size, 1)
+        self.affine = affine / self.affine_size
+
+    @property
+    def output_size(self) -> Matrix:
+        """What errors of (A, c, L) are to be multiplied by, shape (n_free + n_affine,)."""
+        return np.concatenate([np.ones(len(self.length)), self.affine_size])
 
 
 def normalised(hidden: Matrix, outputs: Matrix, n_free: int) -> Point:

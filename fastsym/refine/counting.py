@@ -13,6 +13,7 @@ from fastsym.algebra import Matrix, absolute_cosines
 from fastsym.exceptions import IdentifiabilityWarning, RankError, warn
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine.coordinates import Point
+from fastsym.refine.lack_of_fit import lack_of_fit
 from fastsym.refine.minimisation import Fit
 from fastsym.refine.problem import Problem
 from fastsym.refine.starts import Start
@@ -23,6 +24,7 @@ from fastsym.sums.values import Moments
 
 _DOUBT = (0.8, 1.25)  # falls, in units of the bound, that leave the count in doubt
 _OPPOSITE = 0.98  # cosine of two units and of their outputs from which they make a linear term
+_TESTED = 0.02  # weights for each observation up to which a lack of fit is seen
 _ROUNDS = 4
 _ABSOLUTE = Activation(-1.0)
 
@@ -88,11 +90,44 @@ def count_units(problem: Problem, point: Point) -> Counted:
     return Counted(problem.network(fit.point), path, doubt, linear_term)
 
 
+def describes(
+    sample: PairedRows, start: Start, *, n_jobs: int | None = None, whole: bool = False
+) -> bool:
+    """Say whether a network without biases describes samples in memory, from a first guess.
+
+    Parameters
+    ----------
+    sample : PairedRows
+    start : Start
+        With a network of the number of units guessed.
+    n_jobs, whole
+        As for `counted_network`.
+
+    Returns
+    -------
+    answer : bool
+        Whether its optimum is exact, or there are fifty observations for each weight and none of
+        a lack of fit. With fewer the test sees little.
+    """
+    problem = _problem_of(sample, start, n_jobs, whole)
+    fit = problem.fit(start.point(problem))
+    if fit.exact or problem.unit > _TESTED:
+        return fit.exact
+    return not lack_of_fit(problem, fit.point, fit.normal).significant
+
+
+def _problem_of(sample: PairedRows, start: Start, n_jobs: int | None, whole: bool) -> Problem:
+    X, Y = check_pair(sample.X[:], sample.Y[:], values=not sample.checked)
+    network = start.network
+    assert isinstance(network, TwoLayerNetwork)
+    how = network.n_hidden, network.activation
+    return Problem(X, Y, sample.weights, *how, n_jobs=n_jobs, whole=whole)
+
+
 def counted_network(
     sample: PairedRows,
     start: Start,
     *,
-    fit_intercept: bool = False,
     n_jobs: int | None = None,
     whole: bool = False,
 ) -> tuple[TwoLayerNetwork, tuple[Count, ...]]:
@@ -103,7 +138,6 @@ def counted_network(
     sample : PairedRows
     start : Start
         With a network of the number of units guessed.
-    fit_intercept : bool, default=False
     n_jobs : int, default=None
         Threads at most.
     whole : bool, default=False
@@ -125,11 +159,7 @@ def counted_network(
     IdentifiabilityWarning
         If another number of units is as good but for chance, or y has a linear term.
     """
-    X, Y = check_pair(sample.X[:], sample.Y[:], values=not sample.checked)
-    network = start.network
-    assert isinstance(network, TwoLayerNetwork)
-    k, activation = network.n_hidden, network.activation
-    problem = Problem(X, Y, sample.weights, k, activation, fit_intercept, n_jobs, whole)
+    problem = _problem_of(sample, start, n_jobs, whole)
     counted = count_units(problem, start.point(problem))
     if counted.doubt:
         tried = ", ".join(f"{one.n_hidden}: {one.loss:.6g}" for one in counted.path)

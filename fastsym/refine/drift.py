@@ -50,7 +50,10 @@ def row_residuals(problem: Problem, point: Point) -> Matrix:
     residuals : ndarray of shape (n_samples, n_outputs)
     """
     t = problem.sample.inputs @ problem.coordinates.weights(point).T
-    return problem.sample.targets - problem.activation(t) @ point.outputs.T
+    return (
+        problem.sample.targets
+        - problem.activation.of_units(t, problem.coordinates.n_free) @ point.outputs.T
+    )
 
 
 def change_of(problem: Problem, fit: Fit) -> Change | None:
@@ -115,7 +118,7 @@ def _segment_gradients(problem: Problem, point: Point) -> tuple[Matrix, Matrix, 
         part = slice(b * sample.n_samples // _SEGMENTS, (b + 1) * sample.n_samples // _SEGMENTS)
         inputs = sample.inputs[part]
         t = inputs @ weights.T
-        units = problem.activation(t)
+        units = problem.activation.of_units(t, k)
         residual = sample.targets[part] - units @ point.outputs.T
         back = problem.activation.derivative(t[:, :k]) * (residual @ point.outputs[:, :k])
         hidden.append(back.T @ inputs @ coordinates.to_inputs)

@@ -80,8 +80,9 @@ class Expansion:
         self.before = fit.residuals
         d, m = problem.sample.n_features, problem.n_outputs
         activation = problem.activation
+        n_free = problem.coordinates.n_free
         self.new = ResidualAccumulator(
-            d, m, self.weights, self.outputs, activation, n_jobs, problem.units
+            d, m, self.weights, self.outputs, activation, n_jobs, problem.units, n_free
         )
 
     def point(self, problem: Problem) -> Point:
@@ -120,7 +121,7 @@ class Expansion:
         length[coordinates.n_free :] = 1
         new = replace(
             new,
-            hidden_gradient=new.hidden_gradient * length[:, None],
+            hidden_gradient=new.hidden_gradient * length[: coordinates.n_free, None],
             output_gradient=new.output_gradient / length,
         )
         gradient = gradients(new, coordinates)

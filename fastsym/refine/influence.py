@@ -74,8 +74,9 @@ class Influences:
         self._sample, self._coordinates, self._activation = sample, coordinates, activation
         self._share = share
         self._weights = coordinates.weights(point)
-        moments = sample.mask_moments(self._weights, activation.negative_slope)
-        normal = self._normal = DenseNormal(moments, point, coordinates)
+        slope, free = activation.negative_slope, self._weights[: coordinates.n_free]
+        moments, gram = sample.mask_moments(free, slope), sample.inputs.T @ sample.inputs
+        normal = self._normal = DenseNormal(moments, point, coordinates, gram, slope)
         k, q, K = normal.k, normal.q, len(point.hidden)
         self._gram_inverse = linalg.cho_solve((normal.gram_factor, False), np.eye(K))
         # V_i^T E^-1, (k, q, K)
@@ -100,17 +101,19 @@ class Influences:
         -------
         hidden : ndarray of shape (n_hidden, 1 + n_features)
             Over the squares of `gauge.size`.
-        outputs : ndarray of shape (n_outputs, n_units)
+        outputs : ndarray of shape (n_outputs, n_free + n_affine)
+            Of (A, c, L), over the squares of `gauge.output_size`.
         """
-        A = self._normal.outputs
-        hidden, outputs = np.zeros(gauge.turn.shape[:2]), np.zeros_like(A)
+        A, k = self._normal.outputs, self._normal.k
+        hidden = np.zeros(gauge.turn.shape[:2])
+        outputs = np.zeros((len(A), len(gauge.output_size)))
         for rows in self._blocks():
             step, moved = self._of(rows)
             hidden += ((step @ gauge.turn.transpose(0, 2, 1)) ** 2).sum(axis=1)
-            moved *= gauge.length
             stretch = np.einsum("inq,iq->ni", step, gauge.stretch)
-            moved[:, :, : len(step)] += A[:, : len(step)] * stretch[:, None, :]
-            outputs += (moved**2).sum(axis=0)
+            turned = moved[:, :, :k] * gauge.length + A[:, :k] * stretch[:, None, :]
+            outputs[:, :k] += (turned**2).sum(axis=0)
+            outputs[:, k:] += ((moved[:, :, k:] @ gauge.affine) ** 2).sum(axis=0)
         return hidden, outputs
 
     def _blocks(self) -> Iterator[_Rows]:
@@ -119,7 +122,7 @@ class Influences:
         for first in range(0, sample.n_samples, size):
             inputs = sample.inputs[first : first + size]
             t = inputs @ self._weights.T
-            hidden, t = self._activation(t), t[:, : normal.k]
+            hidden, t = self._activation.of_units(t, normal.k), t[:, : normal.k]
             yield _Rows(
                 inputs=inputs,
                 white=inputs @ self._coordinates.to_inputs,
@@ -176,12 +179,13 @@ class Influences:
         solved = rows.hidden @ self._gram_inverse
         # Derivatives by the hidden weights, those by A projected out: s_i u - V_i^T E^-1 h
         slopes = rows.slopes[:, :, None] * rows.white[:, None, :]
-        slopes -= (rows.hidden @ self._response.reshape(k * q, -1).T).reshape(-1, k, q)
+        response = self._response.reshape(k * q, rows.hidden.shape[1])
+        slopes -= (rows.hidden @ response.T).reshape(slopes.shape)
         residual = self._without_itself(rows, solved, slopes)
         scores = slopes * (residual @ A)[:, :, None]
         scores += solved[:, :k, None] * np.tensordot(residual, self._cross, (1, 1))
-        step = scores.reshape(-1, k * q) @ self._inverse.reshape(k * q, k * q)
-        step = step.reshape(-1, k, q).transpose(1, 0, 2)
+        step = scores.reshape(len(scores), k * q) @ self._inverse.reshape(k * q, k * q)
+        step = step.reshape(scores.shape).transpose(1, 0, 2)
         moved = residual[:, :, None] * solved[:, None, :]
         # E^-1 (A_oi V_i - e_i c_oi^T) dw_i
         moved -= np.tensordot(A, step @ self._response, (1, 0)).transpose(1, 0, 2)

@@ -124,7 +124,10 @@ class _Scores(NamedTuple):
     def signed(self, signs: Matrix) -> "_Scores":
         """Add up all blocks, each times its sign: signs is (n_draws, n_blocks)."""
         return _Scores(
-            *((signs @ one.reshape(len(one), -1)).reshape(-1, *one.shape[1:]) for one in self)
+            *(
+                (signs @ one.reshape(len(one), one[0].size)).reshape(len(signs), *one.shape[1:])
+                for one in self
+            )
         )
 
 
@@ -152,7 +155,7 @@ def lack_of_fit(problem: Problem, point: Point, normal: Normal | None = None) ->
         return UNTESTED
     inputs, targets, repeats = _looked_at(sample, max(_ROWS, _ROWS_PER_FEATURE * (5 * k + 1)))
     t = inputs @ problem.coordinates.weights(point).T
-    h = problem.activation(t)
+    h = problem.activation.of_units(t, k)
     residual = targets - h @ point.outputs.T
     loss = float((residual**2).sum())
     if not np.isfinite(loss):
@@ -298,7 +301,7 @@ def _in_blocks(rows: Matrix, size: int) -> Matrix:
     """Reshape to (n_blocks, size, ...), the last block filled up with zeros."""
     if len(rows) % size:
         rows = np.concatenate([rows, np.zeros((-len(rows) % size, *rows.shape[1:]), rows.dtype)])
-    return rows.reshape(-1, size, *rows.shape[1:])
+    return rows.reshape(len(rows) // size, size, *rows.shape[1:])
 
 
 def _projected(
@@ -326,7 +329,7 @@ def _projected(
     n, k, q = len(x), normal.k, normal.q
     derivatives = (masks[:, :, None] * x[:, None, :]).reshape(n, k * q)
     turned = (derivatives.T @ features.values[::step]) - (derivatives.T @ units) @ by_units
-    turned = turned.reshape(k, q, -1) * (len(rows.x) / n)
+    turned = turned.reshape(k, q, len(features.gram)) * (len(rows.x) / n)
     moved = np.einsum("bia,iaf->bfi", steps, turned, optimize=True)
     return products - moved @ (size * rows.outputs.astype(float)).T
 

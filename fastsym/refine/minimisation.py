@@ -32,8 +32,11 @@ class Objective(Protocol):
     coordinates: Coordinates
     total: float  # sum of |y|^2, for the level of rounding
 
-    def residuals(self, point: Point) -> Residuals:
-        """Loss and gradient at a point: a pass over the samples."""
+    def reached(self, point: Point) -> tuple[Point, Residuals]:
+        """Point that stands for a trial point, and loss and gradient there: a pass.
+
+        It is the trial point itself, or the one with its rows and outputs that fit best.
+        """
         ...
 
     def normal(self, point: Point) -> Normal:
@@ -110,7 +113,7 @@ def gradients(residuals: Residuals, coordinates: Coordinates) -> tuple[Matrix, M
     hidden_gradient : ndarray of shape (n_free, n_coordinates)
     output_gradient : ndarray of shape (n_outputs, n_units)
     """
-    hidden = residuals.hidden_gradient[: coordinates.n_free] @ coordinates.to_inputs
+    hidden = residuals.hidden_gradient @ coordinates.to_inputs
     return hidden, residuals.output_gradient
 
 
@@ -193,7 +196,7 @@ class _Descent:
         self.before = np.inf  # decrease promised by the step that led here
         self.normal: Normal | None = None
         self.fresh = False  # whether the normal matrix is of this point
-        self._stand_at(point, objective.residuals(point))
+        self._stand_at(*objective.reached(point))
         self.step, self.decrement = self._solved(damping), np.nan
 
     def run(self) -> Fit:
@@ -248,7 +251,7 @@ class _Descent:
         for _ in range(self.limit):
             step = self.step
             trial = moved(self.point, step, self.objective.coordinates.n_free)
-            attempt = self.objective.residuals(trial)
+            trial, attempt = self.objective.reached(trial)
             gain = (self.loss - attempt.loss) / step.predicted if step.predicted > 0 else -np.inf
             # A loss that is not finite gives -inf or NaN.
             if gain > _DESCENT:

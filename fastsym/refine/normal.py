@@ -10,13 +10,11 @@ projection; Kaufman (1975), doi:10.1007/BF01932995.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy import linalg
-from scipy.sparse.linalg import LinearOperator, cg
 
-from fastsym.activation import Activation
 from fastsym.algebra import Matrix, from_pairs, pair_indices
 from fastsym.refine.coordinates import Coordinates, Point, Step
 
@@ -27,7 +25,18 @@ _EPS = float(np.finfo(float).eps)
 _TINY = float(np.finfo(float).tiny)
 _RIDGE = 1e-13
 _RIDGES = 9  # tries, each a hundred times the one before: the last is far above the matrix itself
-_CG_ITERATIONS = 300
+
+
+class Penalty(NamedTuple):
+    """Squares of the weights, as they are added to the loss about one point.
+
+    They are sum_i hidden_i h_i metric h_i^T over the rows h_i that may turn, and
+    trace(B outputs B^T), B the output weights of all units.
+    """
+
+    hidden: Matrix  # (n_free,)
+    metric: Matrix  # (q, q)
+    outputs: Matrix  # (K, K)
 
 
 class Normal(Protocol):
@@ -68,13 +77,40 @@ def _ridged_cholesky(matrix: Matrix, ridge: float, relative: bool) -> Matrix:
     raise np.linalg.LinAlgError(f"the normal matrix is not positive definite with {ridge:.2g} I")
 
 
-def _cho_solve(factor: Matrix, right: Matrix) -> Matrix:
+def cho_solve(factor: Matrix, right: Matrix) -> Matrix:
+    """Solve R^T R x = right, for finite or other numbers.
+
+    Parameters
+    ----------
+    factor : ndarray of shape (n, n)
+        Upper R.
+    right : ndarray of shape (n, ...)
+
+    Returns
+    -------
+    solution : ndarray of shape (n, ...)
+    """
     # What is not finite is found in the step: a message of LAPACK's says nothing to the user.
     return linalg.cho_solve((factor, False), right, check_finite=False)
 
 
-def _factor(gram: Matrix) -> Matrix:
-    """Upper R with R^T R = gram, diagonal scaled, a ridge in place of what rounding has left."""
+def gram_factor(gram: Matrix) -> Matrix:
+    """Factor a gram matrix, a ridge in place of what rounding has left.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_units, n_units)
+
+    Returns
+    -------
+    factor : ndarray of shape (n_units, n_units)
+        Upper R with R^T R = gram.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the matrix is not finite.
+    """
     scale = np.sqrt(np.maximum(np.diag(gram), 0))
     scale = np.where(scale > 0, scale, 1)
     scaled = gram / scale / scale[:, None]
@@ -104,36 +140,59 @@ class ScaledNormal:
 class DenseNormal:
     """Schur complement of the hidden weights, formed from the mask moments.
 
+    Fixed units have the slope 1, and s = 1 or a: sum s_i u u^T = (M_ii + a M_0) / (1 + a), with
+    M_0 = sum u u^T.
+
     Parameters
     ----------
-    moments : ndarray of shape (n_units (n_units + 1) / 2, n_inputs (n_inputs + 1) / 2)
+    moments : ndarray of shape (n_free (n_free + 1) / 2, n_inputs (n_inputs + 1) / 2)
         As `Sample.mask_moments` returns them, with n_inputs = 1 + n_features.
     point : Point
         Where they were taken.
     coordinates : Coordinates
+    input_gram : ndarray of shape (n_inputs, n_inputs)
+        M_0, of the same samples.
+    slope : float
+        a.
     """
 
-    def __init__(self, moments: Matrix, point: Point, coordinates: Coordinates) -> None:
+    def __init__(
+        self,
+        moments: Matrix,
+        point: Point,
+        coordinates: Coordinates,
+        input_gram: Matrix,
+        slope: float,
+    ) -> None:
         T, k, K = coordinates.to_inputs, coordinates.n_free, len(point.hidden)
         (n_inputs, q), outputs = T.shape, point.outputs
         white = np.matmul(T.T, np.matmul(from_pairs(moments, n_inputs), T))
-        first, second = pair_indices(K)
-        M = np.empty((K, K, q, q))
+        first, second = pair_indices(k)
+        M = np.empty((k, k, q, q))
         M[first, second] = M[second, first] = white
         # V[i, j] = M_ij w_j = sum s_i u h_j
-        V = np.einsum("ijab,jb->ija", M, point.hidden)
-        gram = np.einsum("ija,ia->ij", V, point.hidden)
+        V = np.empty((k, K, q))
+        V[:, :k] = np.einsum("ijab,jb->ija", M, point.hidden[:k])
+        gram = np.empty((K, K))
+        gram[:k, :k] = np.einsum("ija,ia->ij", V[:, :k], point.hidden[:k])
+        if K > k:
+            fixed, whole = point.hidden[k:], T.T @ input_gram @ T
+            halves = (M[np.arange(k), np.arange(k)] + slope * whole) / (1 + slope)
+            V[:, k:] = fixed @ halves
+            gram[:k, k:] = np.einsum("ija,ia->ij", V[:, k:], point.hidden[:k])
+            gram[k:, :k] = gram[:k, k:].T
+            gram[k:, k:] = fixed @ whole @ fixed.T
         self.outputs, self.k, self.q = outputs, k, q
-        self.gram_factor = _factor((gram + gram.T) / 2)
-        self.coupling = V[:k]
+        self.gram_factor = gram_factor((gram + gram.T) / 2)
+        self.coupling = V
         # R^-T V_i, with E = R^T R
         projected = linalg.solve_triangular(
             self.gram_factor,
-            V[:k].transpose(1, 0, 2).reshape(K, k * q),
+            V.transpose(1, 0, 2).reshape(K, k * q),
             trans="T",
             check_finite=False,
         )
-        self._inner = M[:k, :k].transpose(0, 2, 1, 3).reshape(k * q, k * q)
+        self._inner = M.transpose(0, 2, 1, 3).reshape(k * q, k * q)
         self._before = self._inner.diagonal().reshape(k, q).mean(axis=1)
         self._inner -= projected.T @ projected
         self._point = point
@@ -158,7 +217,8 @@ class DenseNormal:
         diagonal = matrix.diagonal().reshape(k, q).mean(axis=1)
         # One scale a unit, which keeps directions at right angles. Below the rounding of what the
         # projection took away (a unit that one sample alone drives) there is nothing to scale.
-        floor = max((np.diag(unit_moment) * self._before).max(), diagonal.max(), _TINY)
+        before = np.diag(unit_moment) * self._before
+        floor = max(before.max(initial=0), diagonal.max(initial=0), _TINY)
         scale = np.sqrt(np.maximum(diagonal, _EPS * floor))
         scaled = matrix / np.repeat(scale, q) / np.repeat(scale, q)[:, None]
         blocks = scaled.reshape(k, q, k, q)
@@ -178,16 +238,16 @@ class DenseNormal:
         """Solve for a step."""
         k, A = self.k, self.outputs
         R = self.gram_factor
-        solved = _cho_solve(R, output_gradient.T).T  # g_A E^-1
+        solved = cho_solve(R, output_gradient.T).T  # g_A E^-1
         weighted = A[:, :k].T @ solved
         right = hidden_gradient - np.einsum("ij,ija->ia", weighted, self.coupling)
         right -= self._units * (right * self._units).sum(axis=1, keepdims=True)
         factor, scale = self._cholesky(damping)
-        step = _cho_solve(factor, right.ravel() / scale) / scale
+        step = cho_solve(factor, right.ravel() / scale) / scale
         hidden = step.reshape(k, self.q)
         hidden = hidden - self._units * (hidden * self._units).sum(axis=1, keepdims=True)
         moved = np.einsum("ija,ia->ij", self.coupling, hidden)
-        outputs = _cho_solve(R, (output_gradient - A[:, :k] @ moved).T).T
+        outputs = cho_solve(R, (output_gradient - A[:, :k] @ moved).T).T
         # A is exact given the step of W; of W's part a damped step attains at least half.
         predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
         return Step(hidden, outputs, predicted)
@@ -210,12 +270,12 @@ class DenseNormal:
         k, q, A = self.k, self.q, self.outputs[:, : self.k]
         n_steps, m, n_units = output_gradients.shape
         flat = output_gradients.reshape(n_steps * m, n_units)
-        solved = _cho_solve(self.gram_factor, flat.T).T.reshape(n_steps, m, n_units)
+        solved = cho_solve(self.gram_factor, flat.T).T.reshape(n_steps, m, n_units)
         weighted = np.einsum("oi,boj->bij", A, solved)
         right = hidden_gradients - np.einsum("bij,ija->bia", weighted, self.coupling, optimize=True)
         right -= self._units * (right * self._units).sum(axis=2, keepdims=True)
         factor, scale = self._cholesky(damping)
-        steps = _cho_solve(factor, right.reshape(n_steps, k * q).T / scale[:, None]).T / scale
+        steps = cho_solve(factor, right.reshape(n_steps, k * q).T / scale[:, None]).T / scale
         steps = steps.reshape(n_steps, k, q)
         return steps - self._units * (steps * self._units).sum(axis=2, keepdims=True)
 
@@ -276,7 +336,7 @@ class DenseNormal:
 
     def _on_tangent(self, matrix: Matrix) -> Matrix:
         """Project the rows (k q of them) of a matrix off each unit's own direction."""
-        blocks = matrix.reshape(self.k, self.q, -1).copy()
+        blocks = matrix.reshape(self.k, self.q, matrix.shape[1]).copy()
         for i, unit in enumerate(self._units):
             blocks[i] -= np.outer(unit, unit @ blocks[i])
         return blocks.reshape(matrix.shape)
@@ -296,89 +356,3 @@ class DenseNormal:
         """
         A, inverse = self.outputs[:, : self.k], self.inverse()
         return inverse @ self._weighted(A.T @ noise @ A) @ inverse.T
-
-
-class ImplicitNormal:
-    """The same operator applied sample by sample, for numbers of weights too large to store it.
-
-    S v = J^T (I - P_h) J v, J the derivative of the outputs by the hidden weights and P_h the
-    projection on the hidden units; conjugate gradients need one product with the sample each.
-    The square of J is never formed, so that its condition number does not enter the rounding.
-
-    Parameters
-    ----------
-    inputs : ndarray of shape (n_samples, 1 + n_features)
-        sqrt(weight) (1, x), as `Sample.inputs`.
-    weight : float
-        Sum of the sample weights.
-    point : Point
-    coordinates : Coordinates
-    activation : Activation
-    """
-
-    def __init__(
-        self,
-        inputs: Matrix,
-        weight: float,
-        point: Point,
-        coordinates: Coordinates,
-        activation: Activation,
-    ) -> None:
-        self.k, self.q = coordinates.n_free, coordinates.to_inputs.shape[1]
-        self._inputs, self._weight, self._point = inputs, weight, point
-        self._T = coordinates.to_inputs
-        self._units, self.outputs = point.hidden[: self.k], point.outputs
-        weights = coordinates.weights(point)
-        t = inputs @ weights.T
-        self._masks = activation.derivative(t)
-        self._h = self._masks * t
-        self.gram_factor = _factor(self._h.T @ self._h)
-
-    @property
-    def point(self) -> Point:
-        """Where it was taken."""
-        return self._point
-
-    def _outward(self, hidden: Matrix) -> Matrix:
-        """Differentiate the units along a step, (n, k)."""
-        return self._masks[:, : self.k] * (self._inputs @ (self._T @ hidden.T))
-
-    def _project(self, units: Matrix) -> Matrix:
-        """E^-1 h^T units, (K, k)."""
-        return _cho_solve(self.gram_factor, self._h.T @ units)
-
-    def _back(self, units: Matrix) -> Matrix:
-        """Transpose of `_outward`."""
-        return (self._inputs.T @ (self._masks[:, : self.k] * units)).T @ self._T
-
-    def _tangent(self, hidden: Matrix) -> Matrix:
-        return hidden - self._units * (hidden * self._units).sum(axis=1, keepdims=True)
-
-    def solve(self, hidden_gradient: Matrix, output_gradient: Matrix, damping: float) -> Step:
-        """Solve for a step by conjugate gradients, preconditioned by the diagonal blocks."""
-        k, q, A = self.k, self.q, self.outputs[:, : self.k]
-        moment = A.T @ A
-        # For symmetric white inputs a diagonal block of sum s u u^T is half of the identity.
-        block = np.diag(moment) * self._weight / 2
-        block = np.maximum(block, _EPS * block.max())
-
-        def apply(flat: Matrix) -> Matrix:
-            hidden = self._tangent(flat.reshape(k, q))
-            units = self._outward(hidden)
-            units = units - self._h @ self._project(units)
-            product = self._back(units @ moment)
-            return (self._tangent(product) + (damping + _RIDGE) * block[:, None] * hidden).ravel()
-
-        solved = _cho_solve(self.gram_factor, output_gradient.T).T
-        right = self._tangent(hidden_gradient - self._back(self._h @ (solved.T @ A)))
-        size = k * q
-        operator = LinearOperator((size, size), apply, dtype=float)
-        inverse = LinearOperator(
-            (size, size), lambda flat: (flat.reshape(k, q) / block[:, None]).ravel(), dtype=float
-        )
-        flat, unsolved = cg(operator, right.ravel(), rtol=1e-6, maxiter=_CG_ITERATIONS, M=inverse)
-        hidden = self._tangent(flat.reshape(k, q))
-        moved = self._h.T @ self._outward(hidden)  # (K, k)
-        outputs = _cho_solve(self.gram_factor, output_gradient.T - moved @ A.T).T
-        predicted = float((solved * output_gradient).sum() + (hidden * right).sum())
-        return Step(hidden, outputs, predicted, unsolved == 0)

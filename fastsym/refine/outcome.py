@@ -18,6 +18,7 @@ from fastsym.refine.problem import Problem
 from fastsym.refine.result import Refinement
 from fastsym.refine.search import SearchResult
 from fastsym.refine.standard_errors import StandardErrors
+from fastsym.refine.unknown import Unknown, output_unit
 from fastsym.sums.support import warn_of_rank
 from fastsym.sums.units import LARGEST_MEAN_SQUARE, Units, check_weight
 from fastsym.sums.values import Residuals
@@ -43,6 +44,7 @@ def result_of(
     *,
     n_passes: int,
     normal_weight: float,
+    unknown: Unknown | None = None,
 ) -> Refinement:
     """Put together what a refinement has found, and warn of what is wrong with it.
 
@@ -57,6 +59,8 @@ def result_of(
     n_passes : int
     normal_weight : float
         Weight of the samples that the fit's normal matrix was summed over.
+    unknown : Unknown, default=None
+        Where the number of units was not given.
 
     Returns
     -------
@@ -69,22 +73,15 @@ def result_of(
     """
     residuals = fit.residuals
     check_sizes(residuals, problem.units)
-    normal: Normal | None = fit.normal
-    if isinstance(normal, ScaledNormal):
-        normal = normal.normal
-    if not isinstance(normal, DenseNormal):
-        normal = None
-    elif np.abs(fit.point.hidden - normal.point.hidden).max() > FRESH:
-        try:
-            normal, normal_weight = problem.normal(fit.point), problem.sample.weight
-        except np.linalg.LinAlgError:
-            normal = None
+    normal, normal_weight = _normal_near(problem, fit, normal_weight)
+    decay = None if unknown is None else unknown.predicted.decay
     n_effective = problem.effective(residuals)
     freedom = n_effective - problem.n_parameters / problem.n_outputs
     noise = residuals.residual_moment / residuals.weight * (n_effective / max(freedom, 1.0))
     decrement = fit.promised
     if decrement is None:
-        decrement = next(one.decrement for one in reversed(fit.history) if one.accepted)
+        accepted = (one.decrement for one in reversed(fit.history) if one.accepted)
+        decrement = next(accepted, float("nan"))
     in_memory, lack = found.lowest.residuals.loss, found.verdict.lack_of_fit
     constant, linear = (
         1 - in_memory / one if one > 0 else float("-inf") for one in problem.baselines()
@@ -110,15 +107,43 @@ def result_of(
         noise_covariance=noise if problem.units is None else problem.units.covariance(noise),
         decrement=decrement,
         history=_user_history(fit, problem.units),
+        fit_intercept=problem.fit_intercept,
+        linear=problem.linear,
+        alpha=0.0 if decay is None else float(decay.alpha) * output_unit(problem),
+        held_out_r2=float("nan") if unknown is None else unknown.predicted.held_out,
+        n_hidden_path=() if unknown is None else unknown.path,
         _errors=StandardErrors(
             problem, fit.point, normal, noise, residuals.n_samples, normal_weight
         ),
     )
     warn_of_rank(problem.input_moment, problem.whiten)
-    _warn_of_units(problem, fit, result, normal, noise * (normal_weight / n_effective))
+    if decay is not None:
+        if np.isfinite(result.held_out_r2):  # it was not asked for
+            _warn_of_decay(result)
+        return result
+    if problem.coordinates.n_free:
+        _warn_of_units(problem, fit, result, normal, noise * (normal_weight / n_effective))
     _warn_of_optimum(fit, result)
+    _warn_of_signs(found)
     _warn_of_fit(problem, result)
     return result
+
+
+def _normal_near(
+    problem: Problem, fit: Fit, normal_weight: float
+) -> tuple[DenseNormal | None, float]:
+    """Return the normal matrix near a fit, taken anew if units have turned, and its weight."""
+    normal: Normal | None = fit.normal
+    if isinstance(normal, ScaledNormal):
+        normal = normal.normal
+    if isinstance(normal, DenseNormal):
+        if np.abs(fit.point.hidden - normal.point.hidden).max(initial=0) <= FRESH:
+            return normal, normal_weight
+        try:
+            normal, normal_weight = problem.normal(fit.point), problem.sample.weight
+        except np.linalg.LinAlgError:
+            normal = None
+    return normal if isinstance(normal, DenseNormal) else None, normal_weight
 
 
 def check_sizes(residuals: Residuals, units: Units | None) -> None:
@@ -181,7 +206,8 @@ def _warn_of_units(
         parts = []
         if alike:
             parts.append(
-                f"hidden units whose rows of W are parallel, within three standard errors: {alike}"
+                f"hidden units whose rows of {'(b, W)' if problem.fit_intercept else 'W'} are "
+                f"parallel, within three standard errors: {alike}"
             )
         if dead:
             parts.append(f"hidden units that do nothing beyond the noise: {dead}")
@@ -220,15 +246,36 @@ def _warn_of_optimum(fit: Fit, result: Refinement) -> None:
         )
 
 
+def _warn_of_decay(result: Refinement) -> None:
+    if not result.network.n_hidden:  # a ridge regression
+        return
+    warn(
+        f"the samples do not determine the weights of a network that predicts well: "
+        f"{result.reason}; the network of {result.network.n_hidden} hidden units predicts, its "
+        "weights mean nothing by themselves; give n_hidden to have the least-squares optimum",
+        IdentifiabilityWarning,
+    )
+
+
+def _warn_of_signs(found: SearchResult) -> None:
+    if np.isfinite(found.open_signs):
+        warn(
+            "the signs of the units are in doubt: an optimum with other signs has a sum of squares "
+            f"only {found.open_signs:.2g} variances of the noise above; predictions are nearly the "
+            "same; use more samples, or linear=True, with which signs do not matter",
+            IdentifiabilityWarning,
+        )
+
+
 def _warn_of_fit(problem: Problem, result: Refinement) -> None:
     lack = result.lack_of_fit
     if not lack.significant:
         return
-    remedy = "use a larger n_hidden if n_features and n_outputs allow it"
+    remedy = 'use a larger n_hidden, or "auto"'
     if lack.cause == "constant" and not problem.fit_intercept:
         remedy = "try fit_intercept=True"
     elif lack.cause == "linear":
-        remedy = "the model has none: a pair of opposite units stands for a direction of it"
+        remedy = "try linear=True"
     warn(
         f"the network does not describe the samples: the residual depends on x (p = "
         f"{lack.p_value:.2g}, {lack.misfit:.1f} standard deviations; R2 is {result.r2:.4g} against "

@@ -10,8 +10,10 @@ from fastsym.activation import Activation
 from fastsym.algebra import Matrix, row_lengths, unit_rows, whitening
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine.coordinates import Coordinates, Point
-from fastsym.refine.minimisation import Fit, minimise
-from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, ImplicitNormal, Normal
+from fastsym.refine.implicit import ImplicitNormal
+from fastsym.refine.minimisation import Evaluation, Fit, minimise
+from fastsym.refine.normal import DENSE_PARAMETERS, DenseNormal, Normal
+from fastsym.refine.projection import Projection
 from fastsym.refine.sample import Sample
 from fastsym.sums.support import supported_whitening
 from fastsym.sums.units import Units, units_of
@@ -25,6 +27,7 @@ this share to the squared error.
 """
 
 _EPS = 1e-13
+_CONSTANT = 1e-26  # share of the square of a feature that rounding leaves of its mean
 EVALUATIONS = 200
 """Evaluations of a minimisation on samples in memory at most."""
 
@@ -74,38 +77,115 @@ class Problem:
         self.activation, self.fit_intercept = activation, fit_intercept
         self.n_outputs = self.sample.n_outputs
         inputs, targets = self.sample.inputs, self.sample.targets
-        total = self.sample.weight
         self._gram, self._cross = inputs.T @ inputs, inputs.T @ targets
-        C = self._gram[1:, 1:] / total
-        whiten = supported_whitening(inputs[:, 1:], C) if whole else whitening(C)
-        self.input_moment, self.whiten = C, whiten
-        d, rank = whiten.shape
-        if rank == 0:
-            raise ValueError("X is zero in every sample, which determines no weights.")
-        bias = int(fit_intercept)
-        to_inputs = np.zeros((1 + d, bias + rank))
-        from_inputs = np.zeros((bias + rank, 1 + d))
-        to_inputs[1:, bias:] = whiten
-        from_inputs[bias:, 1:] = whiten.T @ C
+        rows, mean = inputs[:, 1:], np.zeros(self.sample.n_features)
         if fit_intercept:
-            to_inputs[0, 0] = from_inputs[0, 0] = 1
-        self.coordinates = Coordinates(to_inputs, from_inputs, n_hidden)
+            rows, mean = _centred(rows, inputs[:, :1], self._gram)
+        C = rows.T @ rows / self.sample.weight
+        roots = inputs[:, 0] if fit_intercept else None
+        whiten = supported_whitening(rows, C, roots) if whole else whitening(C)
+        self.input_moment, self.whiten = C, whiten
+        rank = whiten.shape[1]
+        if rank == 0:
+            constant = "constant" if fit_intercept else "zero"
+            raise ValueError(f"X is {constant} in every sample, which determines no weights.")
+        self.coordinates = _white_coordinates(whiten, C, mean if fit_intercept else None, n_hidden)
+        q = int(fit_intercept) + rank
+        self.fixed = np.eye(q)[: int(fit_intercept)]
+        self.projection: Projection | None = None
         # A W in white coordinates of x
-        linear_part = 1 / activation.odd_gain * (self._cross[1:].T / total)
-        self.linear_part = linear_part @ whiten
+        self.linear_part = (rows.T @ targets).T / self.sample.weight @ whiten / activation.odd_gain
         self.total = float((targets**2).sum())
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights that are free: those of W but for the lengths of its rows, and A."""
+        """Number of weights that are free: those of W but for the lengths of its rows, A, c, L."""
         k, q = self.coordinates.n_free, self.coordinates.to_inputs.shape[1]
-        return k * (q - 1) + self.n_outputs * (k + int(self.fit_intercept))
+        return k * (q - 1) + self.n_outputs * (k + len(self.fixed))
 
     def resized(self, n_hidden: int) -> "Problem":
         """Return the problem of another number of hidden units, on the same samples."""
         other = copy(self)
         other.coordinates = self.coordinates._replace(n_free=n_hidden)
         return other
+
+    @property
+    def linear(self) -> bool:
+        """Whether there is a linear part L x beside the units."""
+        return len(self.fixed) > int(self.fit_intercept)
+
+    def with_linear(self, linear: bool = True) -> "Problem":
+        """Return the problem with a linear part beside the units, or without, same samples."""
+        other = copy(self)
+        other.fixed = np.eye(self.coordinates.to_inputs.shape[1])
+        if not linear:
+            other.fixed = other.fixed[: int(self.fit_intercept)]
+        other._project()
+        return other
+
+    def spread(self, n_rows: int) -> "Problem":
+        """Return the problem of rows spread evenly over the samples, in the same coordinates.
+
+        Parameters
+        ----------
+        n_rows : int
+            All samples if there are no more.
+
+        Returns
+        -------
+        problem : Problem
+        """
+        if n_rows >= self.sample.n_samples:
+            return self
+        return self._of(self.sample.spread(n_rows))
+
+    def taken(self, rows: NDArray[np.intp]) -> "Problem":
+        """Return the problem of some of the samples, in the same coordinates.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,)
+            Their numbers.
+
+        Returns
+        -------
+        problem : Problem
+        """
+        return self._of(self.sample.taken(rows))
+
+    def _of(self, sample: Sample) -> "Problem":
+        other = copy(self)
+        other.sample = sample
+        inputs, targets = other.sample.inputs, other.sample.targets
+        other._gram, other._cross = inputs.T @ inputs, inputs.T @ targets
+        other.total = float((targets**2).sum())
+        other._project()
+        return other
+
+    def rescaled(self, scale: Matrix) -> "Problem":
+        """Return the problem in other coordinates: these, each times a factor.
+
+        Parameters
+        ----------
+        scale : ndarray of shape (n_coordinates,)
+            Positive.
+
+        Returns
+        -------
+        problem : Problem
+            Of the same samples; coordinates of x are `scale` times the white ones.
+        """
+        other = copy(self)
+        to_inputs, from_inputs, n_free = self.coordinates
+        coordinates = Coordinates(to_inputs * scale, from_inputs / scale[:, None], n_free)
+        other.coordinates = coordinates
+        other._project()
+        return other
+
+    def _project(self) -> None:
+        """Lay the samples out for projections, where there is a linear part."""
+        arrays = self.sample, self.coordinates, self.activation, self.fixed
+        self.projection = Projection(*arrays) if self.linear else None
 
     @property
     def unit(self) -> float:
@@ -163,45 +243,77 @@ class Problem:
                 f"and the first start, got {(W.shape[1], *W.shape[:1], *A.shape[:1])}."
             )
         weights = np.concatenate([network.hidden_intercept[:, None], W], axis=1)
-        constants = network.output_intercept[:, None]
+        affine = np.concatenate([network.output_intercept[:, None], network.linear_weights], axis=1)
         if self.units is not None:
             weights, A = self.units.from_user(weights, A)
-            constants = np.ldexp(constants, -self.units.outputs[:, None])
-        if self.fit_intercept:
-            constant = np.zeros((1, 1 + network.n_features))
-            constant[0, 0] = 1
-            weights = np.concatenate([weights, constant])
-            A = np.concatenate([A, constants], axis=1)
-        return self.coordinates.point(weights, A)
+            affine = self.units.affine_from_user(affine)
+        point = self.coordinates.point(weights, A)
+        return self.completed(point, affine @ self.coordinates.from_inputs.T @ self.fixed.T)
 
     def network(self, point: Point) -> TwoLayerNetwork:
         """Network of a point, rows (bias, w) of unit length."""
         k = self.coordinates.n_free
         weights, outputs = self.coordinates.weights(point)[:k], point.outputs[:, :k]
-        constant = point.outputs[:, k:]
+        affine = point.outputs[:, k:] @ point.hidden[k:] @ self.coordinates.to_inputs.T
         if self.units is None:
             lengths = row_lengths(weights)
             weights, outputs = weights / lengths[:, None], outputs * lengths
         else:
             weights, outputs = self.units.to_user(weights, outputs)
-            constant = self.units.output_to_user(constant)
+            affine = self.units.affine_to_user(affine)
         return TwoLayerNetwork(
             weights[:, 1:],
             outputs,
             hidden_intercept=weights[:, 0] if self.fit_intercept else None,
-            output_intercept=constant[:, 0] if self.fit_intercept else None,
+            output_intercept=affine[:, 0] if self.fit_intercept else None,
+            linear_weights=affine[:, 1:] if self.linear else None,
             negative_slope=self.activation.negative_slope,
+        )
+
+    def completed(self, point: Point, outputs: Matrix | None = None) -> Point:
+        """Put the fixed units behind those of a point.
+
+        Parameters
+        ----------
+        point : Point
+            Of units that may turn.
+        outputs : ndarray of shape (n_outputs, n_fixed), default=None
+            Of the fixed ones; None: zeros.
+        """
+        if outputs is None:
+            outputs = np.zeros((self.n_outputs, len(self.fixed)))
+        return Point(
+            np.concatenate([point.hidden, self.fixed]),
+            np.concatenate([point.outputs, outputs], axis=1),
         )
 
     def residuals(self, point: Point) -> Residuals:
         """Loss and gradient at a point."""
         weights = self.coordinates.weights(point)
-        return self.sample.residuals(weights, point.outputs, self.activation.negative_slope)
+        slope, n_free = self.activation.negative_slope, self.coordinates.n_free
+        return self.sample.residuals(weights, point.outputs, slope, n_free)
+
+    def reached(self, point: Point) -> tuple[Point, Residuals]:
+        """Loss and gradient at a point; with a linear part, its outputs are regressed anew."""
+        if self.projection is not None:
+            try:
+                regression = self.projection.regress(point.hidden[: self.coordinates.n_free])
+                return regression.point, self.projection.residuals(regression)
+            except np.linalg.LinAlgError:
+                pass  # what is not finite is found in the loss
+        return point, self.residuals(point)
+
+    def units_at(self, hidden: Matrix) -> Matrix:
+        """Evaluate units, the fixed ones last, times the roots of the weights: (n_samples, K)."""
+        t = self.sample.inputs @ (hidden @ self.coordinates.to_inputs.T).T
+        return self.activation.of_units(t, len(hidden) - len(self.fixed))
 
     def regressed(self, hidden: Matrix) -> Point:
-        """Point with these hidden weights and the outputs that fit them best."""
-        hidden = unit_rows(hidden)
-        h = self.activation(self.sample.inputs @ self.coordinates.weights(Point(hidden, hidden)).T)
+        """Point with these rows of units that may turn and all outputs that fit them best."""
+        if self.projection is not None:
+            return self.projection.regress(hidden).point
+        hidden = np.concatenate([unit_rows(hidden), self.fixed])
+        h = self.units_at(hidden)
         whiten = whitening(h.T @ h)
         return Point(hidden, (self.sample.targets.T @ h) @ whiten @ whiten.T)
 
@@ -210,13 +322,47 @@ class Problem:
         sample, coordinates = self.sample, self.coordinates
         if not self.is_dense:
             return ImplicitNormal(sample.inputs, sample.weight, point, coordinates, self.activation)
-        weights = coordinates.weights(point)
-        moments = sample.mask_moments(weights, self.activation.negative_slope)
-        return DenseNormal(moments, point, coordinates)
+        slope, free = self.activation.negative_slope, coordinates.weights(point)
+        moments = sample.mask_moments(free[: coordinates.n_free], slope)
+        return DenseNormal(moments, point, coordinates, self._gram, slope)
+
+    def _regression(self) -> Fit:
+        """Fit of no units: the constant and the linear part alone."""
+        point = self.regressed(np.empty((0, self.coordinates.to_inputs.shape[1])))
+        residuals = self.residuals(point)
+        exact = residuals.loss <= _EPS**2 * self.total
+        only = Evaluation(residuals.loss / residuals.weight, 0.0, 0.0, 0.0, True)
+        return Fit(point, residuals, self.normal(point), True, exact, [only])
 
     def fit(self, point: Point, *, roughly: bool = False) -> Fit:
         """Minimise the loss on these samples from a point; roughly: to a hundredth of the unit."""
+        if not self.coordinates.n_free:
+            return self._regression()
         tolerance, evaluations = TOLERANCE * self.unit, EVALUATIONS
         if roughly:
             tolerance, evaluations = _ROUGHLY * tolerance, _ROUGH_EVALUATIONS
         return minimise(self, point, tolerance=tolerance, max_evaluations=evaluations)
+
+
+def _centred(rows: Matrix, roots: Matrix, gram: Matrix) -> tuple[Matrix, Matrix]:
+    """Take the mean off sqrt(weight) x; a feature that is constant but for rounding becomes 0."""
+    mean = gram[0, 1:] / gram[0, 0]
+    rows = rows - roots * mean
+    constant = (rows**2).sum(axis=0) <= _CONSTANT * np.diag(gram)[1:]
+    rows[:, constant] = 0
+    return rows, mean
+
+
+def _white_coordinates(
+    whiten: Matrix, C: Matrix, mean: Matrix | None, n_hidden: int
+) -> Coordinates:
+    """White coordinates of x, or, with a mean, of (1, x - mean)."""
+    (d, rank), bias = whiten.shape, int(mean is not None)
+    to_inputs, from_inputs = np.zeros((1 + d, bias + rank)), np.zeros((bias + rank, 1 + d))
+    to_inputs[1:, bias:] = whiten
+    from_inputs[bias:, 1:] = whiten.T @ C
+    if mean is not None:
+        to_inputs[0, 0] = from_inputs[0, 0] = 1
+        to_inputs[0, 1:] = -mean @ whiten
+        from_inputs[0, 1:] = mean
+    return Coordinates(to_inputs, from_inputs, n_hidden)

@@ -7,6 +7,7 @@ from fastsym.network import TwoLayerNetwork
 from fastsym.refine.lack_of_fit import LackOfFit
 from fastsym.refine.minimisation import Evaluation
 from fastsym.refine.standard_errors import StandardErrors
+from fastsym.refine.trials import Count
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +33,11 @@ class Refinement:
         Why it is held for the global optimum: "exact" (only rounding is left, and the equations
         determine the network), "spectral" (a clear spectral start, ample samples and no lack of
         fit), "agreement" (two independent starts ended at the lowest loss, and starts about it no
-        lower; three where samples are few, half of them where there is a lack of fit), "no lack of
-        fit" (lowest of at least four starts, where the test would notice the excess loss of
-        another), or "none" (see `fastsym.refine.certificates`).
+        lower; three where samples are few, half of them where there is a lack of fit; beside a
+        linear part, two runs, and one unit more gains no more than of noise), "no lack of fit"
+        (lowest of at least four starts, where the test would notice the excess loss of another),
+        "linear" (units were counted, and there are none: a linear regression), or "none" (see
+        `fastsym.refine.certificates` and `fastsym.refine.beside_linear`).
     reason : str
         Why nothing is certified; empty if something is.
     lack_of_fit : LackOfFit
@@ -53,6 +56,18 @@ class Refinement:
         Relative decrease of the loss that the linearised problem still promises.
     history : list of Evaluation
         Of the passes over all samples, or on the samples in memory if these are all.
+    fit_intercept : bool
+        Whether b and c were fitted.
+    linear : bool
+        Whether L was.
+    alpha : float
+        Weight decay, of |W|^2 + |A|^2 beside the sum of squared residuals; 0 for a least-squares
+        optimum. See `fastsym.refine.decay`.
+    held_out_r2 : float
+        R2 of parts of the samples, each predicted from the others, where the number of units was
+        not given and they decided; else NaN.
+    n_hidden_path : tuple of Count
+        Numbers of units tried beside a free linear part, where it was not given.
     """
 
     network: TwoLayerNetwork
@@ -70,6 +85,11 @@ class Refinement:
     noise_covariance: Matrix
     decrement: float
     history: list[Evaluation]
+    fit_intercept: bool
+    linear: bool
+    alpha: float
+    held_out_r2: float
+    n_hidden_path: tuple[Count, ...]
     _errors: StandardErrors = field(repr=False)
 
     @property
@@ -95,8 +115,8 @@ class Refinement:
         -------
         hidden_stderr : ndarray of shape (n_hidden, n_features), or (n_hidden, 1 + n_features)
             With intercepts, the first column belongs to the biases.
-        output_stderr : ndarray of shape (n_outputs, n_hidden), or (n_outputs, n_hidden + 1)
-            With intercepts, the last column belongs to the output intercept.
+        output_stderr : ndarray of shape (n_outputs, n_hidden + n_affine)
+            Of A; then, with intercepts, a column for c; then, with a linear part, n_features for L.
 
         Raises
         ------

@@ -79,7 +79,20 @@ class Sample:
             same = copy(self)
             same._mask_work = {}
             return same
-        rows = np.linspace(0, self.n_samples - 1, n_rows).astype(np.intp)
+        return self.taken(np.linspace(0, self.n_samples - 1, n_rows).astype(np.intp))
+
+    def taken(self, rows: NDArray[np.intp]) -> "Sample":
+        """Return some of these rows, staged anew.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,)
+            Their numbers.
+
+        Returns
+        -------
+        sample : Sample
+        """
         inputs, targets = self.inputs[rows], self.targets[rows]
         root = inputs[:, :1]
         weights = root[:, 0] ** 2 if self._weighted else None
@@ -120,7 +133,9 @@ class Sample:
         other.n_samples = len(other._staged)
         return other
 
-    def residuals(self, hidden: Matrix, outputs: Matrix, slope: float) -> Residuals:
+    def residuals(
+        self, hidden: Matrix, outputs: Matrix, slope: float, n_free: int | None = None
+    ) -> Residuals:
         """Return the loss and its gradient at a network.
 
         Parameters
@@ -130,13 +145,15 @@ class Sample:
         outputs : ndarray of shape (n_outputs, n_units)
         slope : float
             Of the activation for negative arguments.
+        n_free : int, default=None
+            Units with the activation; those behind them are linear. None: all.
 
         Returns
         -------
         residuals : Residuals
         """
         shape = self.n_features, self.n_outputs
-        sums = ResidualSums(*shape, hidden, outputs, Activation(slope), self.n_samples)
+        sums = ResidualSums(*shape, hidden, outputs, Activation(slope), n_free, self.n_samples)
         sums.add(self._staged, self.n_samples, self._n_jobs)
         return Residuals(n_samples=self.n_samples, weight=self.weight, **sums.totals())
 

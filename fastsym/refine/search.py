@@ -50,11 +50,15 @@ class SearchResult(NamedTuple):
     verdict : Verdict
     lows : list of Fit
         The lowest that was found about each of them; itself where nothing was looked for.
+    open_signs : float, default=inf
+        How far above the lowest the next optimum with other signs of the units is, in variances of
+        the noise, if that is near.
     """
 
     fits: list[Fit]
     verdict: Verdict
     lows: list[Fit]
+    open_signs: float = float("inf")
 
     @property
     def lowest(self) -> Fit:
@@ -65,6 +69,11 @@ class SearchResult(NamedTuple):
     def certificate(self) -> str:
         """As in `Refinement`."""
         return self.verdict.certificate
+
+    @property
+    def certified(self) -> bool:
+        """Whether the lowest is held for the global optimum."""
+        return self.certificate != "none"
 
     def doubted(self, reason: str) -> "SearchResult":
         """Return the same, certified by nothing."""
@@ -119,12 +128,14 @@ def search(
             break
         fit = problem.fit(start.point(problem))
         fits.append(fit)
+        # The moments know of nothing beside the units.
+        trusted = start.trusted and not len(problem.fixed)
         lows.add(fit)
         say(_line(problem, fits, start))
         best = lows.lowest
         if best.exact:
-            verdict = judge_exact(problem, lows.fits, start.trusted and fit is best)
-        elif start.trusted and fit is best:
+            verdict = judge_exact(problem, lows.fits, trusted and fit is best)
+        elif trusted and fit is best:
             verdict = lows.judged_trusted(fit)
         elif len(fits) < max_starts and lows.worth_a_look(max_starts):
             verdict = lows.judged(max_starts)
@@ -209,22 +220,38 @@ class _Lows:
     def _settle(self, one: int) -> None:
         """Replace an optimum by the lowest about it, until starts about that end no lower."""
         self._settled.add(one)
-        best = self.fits[one]
-        for _ in range(_ROUNDS):
-            if best.exact or not np.isfinite(best.residuals.loss):
-                break
-            about = [best]
-            for start in kicked(self._problem, about, self._rng):
-                about.append(self._problem.fit(start.point(self._problem), roughly=True))  # noqa: PERF401
-            lowest = lowest_loss(about)
-            step = best.residuals.loss - lowest.residuals.loss
-            if not step > _LITTLE * resolution(self._problem) * best.residuals.loss:
-                # The linearised problem may promise more; neither a step nor a start about it does.
-                ended = len(best.history) < EVALUATIONS
-                best = best._replace(converged=best.converged or ended)
-                break
-            best = self._problem.fit(lowest.point)
-        self.fits[one] = best
+        self.fits[one] = settled(self._problem, self.fits[one], self._rng)
+
+
+def settled(problem: Problem, fit: Fit, rng: np.random.Generator) -> Fit:
+    """Find the lowest optimum about one: draw starts there until they end no lower.
+
+    Parameters
+    ----------
+    problem : Problem
+    fit : Fit
+    rng : Generator
+
+    Returns
+    -------
+    fit : Fit
+    """
+    best = fit
+    for _ in range(_ROUNDS):
+        if best.exact or not np.isfinite(best.residuals.loss):
+            break
+        about = [best]
+        for start in kicked(problem, about, rng):
+            about.append(problem.fit(start.point(problem), roughly=True))  # noqa: PERF401
+        lowest = lowest_loss(about)
+        step = best.residuals.loss - lowest.residuals.loss
+        if not step > _LITTLE * resolution(problem) * best.residuals.loss:
+            # The linearised problem may promise more; neither a step nor a start about it does.
+            ended = len(best.history) < EVALUATIONS
+            best = best._replace(converged=best.converged or ended)
+            break
+        best = problem.fit(lowest.point)
+    return best
 
 
 def _line(problem: Problem, fits: list[Fit], start: Start) -> str:

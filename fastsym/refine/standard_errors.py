@@ -97,7 +97,7 @@ class StandardErrors:
             )
             self._found = dict.fromkeys(get_args(Kind), reason)
         else:
-            rows = min(KEPT_ROWS, max(_LEAST_ROWS, int(_PRODUCTS / size**2)))
+            rows = min(KEPT_ROWS, max(_LEAST_ROWS, int(_PRODUCTS / max(size, 1) ** 2)))
             self._sample = problem.sample.spread(rows)
         self._n_samples = n_samples
         effective = problem.sample.n_effective * n_samples / problem.sample.n_samples
@@ -114,8 +114,8 @@ class StandardErrors:
         -------
         hidden_stderr : ndarray of shape (n_hidden, n_features), or (n_hidden, 1 + n_features)
             With intercepts, the first column belongs to the biases.
-        output_stderr : ndarray of shape (n_outputs, n_hidden), or (n_outputs, n_hidden + 1)
-            With intercepts, the last column belongs to the output intercept.
+        output_stderr : ndarray of shape (n_outputs, n_hidden + n_affine)
+            Of A, then of the output intercept and of the linear part, if there are.
 
         Raises
         ------
@@ -154,10 +154,9 @@ class StandardErrors:
     def _in_units_of_the_user(self, errors: Errors) -> Errors:
         hidden, outputs = errors
         hidden = (self._gauge.size * hidden)[:, self._gauge.first :]
+        outputs = outputs * self._gauge.output_size
         if self._units is not None:
-            k = len(hidden)
-            outputs[:, :k] = np.ldexp(outputs[:, :k], self._shift)
-            outputs = self._units.output_to_user(outputs)
+            outputs = self._units.output_to_user(np.ldexp(outputs, self._shift))
         return hidden, outputs
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,19 +173,23 @@ def _classical(normal: DenseNormal, gauge: UnitGauge, noise: Matrix, scale: floa
     k, q, A, K = normal.k, normal.q, normal.outputs, normal.outputs.shape[1]
     covariance = normal.covariance(noise) / scale
     blocks = covariance.reshape(k, q, k, q)
-    hidden = np.stack(
-        [np.einsum("xa,ab,xb->x", gauge.turn[i], blocks[i, :, i], gauge.turn[i]) for i in range(k)]
-    )
+    hidden = np.zeros(gauge.turn.shape[:2])
+    for i, turn in enumerate(gauge.turn):
+        hidden[i] = np.einsum("xa,ab,xb->x", turn, blocks[i, :, i], turn)
     gram_inverse = linalg.cho_solve((normal.gram_factor, False), np.eye(K)) / scale
     # dA_o = E^-1 (scores of A_o - sum_i A_oi V_i dw_i); A in the unit gauge is A_i |w_i|
     response = linalg.cho_solve(
         (normal.gram_factor, False), normal.coupling.transpose(1, 0, 2).reshape(K, k * q)
     )
-    output = np.empty((len(A), K))
+    # To (A, c, L) in the gauge of unit rows.
+    to_user = linalg.block_diag(np.diag(gauge.length), gauge.affine.T)
+    response = to_user @ response
+    by_noise = np.einsum("ja,ab,jb->j", to_user, gram_inverse, to_user, optimize=True)
+    output = np.empty((len(A), len(to_user)))
     for o in range(len(A)):
-        change = -response * np.repeat(A[o, :k], q) * gauge.length[:, None]
+        change = -response * np.repeat(A[o, :k], q)
         for i in range(k):
             change[i, i * q : (i + 1) * q] += A[o, i] * gauge.stretch[i]
         output[o] = np.einsum("ja,ab,jb->j", change, covariance, change, optimize=True)
-        output[o] += noise[o, o] * np.diag(gram_inverse) * gauge.length**2
+        output[o] += noise[o, o] * by_noise
     return np.sqrt(np.maximum(hidden, 0)), np.sqrt(np.maximum(output, 0))

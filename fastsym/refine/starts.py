@@ -8,7 +8,7 @@ import numpy as np
 from fastsym import spectral
 from fastsym._validation import as_generator, check_pair
 from fastsym.activation import Activation
-from fastsym.algebra import Matrix, unit_rows
+from fastsym.algebra import Matrix
 from fastsym.exceptions import RankError, SpectralGapWarning, warn
 from fastsym.network import TwoLayerNetwork
 from fastsym.refine.checks import angle_errors, flaws
@@ -122,22 +122,20 @@ def generator_of(random_state: Any) -> np.random.Generator:
     return as_generator(0 if random_state is None else random_state)
 
 
-def spectral_start(solution: SpectralSolution, fit_intercept: bool = False) -> Start:
+def spectral_start(solution: SpectralSolution) -> Start:
     """Start from what the moments gave.
 
     Parameters
     ----------
     solution : SpectralSolution
-    fit_intercept : bool, default=False
-        Whether intercepts are fitted, of which the moments know nothing.
 
     Returns
     -------
     start : Start
-        Trusted if the moments tell the units apart clearly, without intercepts.
+        Trusted if the moments tell the units apart clearly. They know nothing of intercepts:
+        where these are fitted, a trusted start only comes first.
     """
-    trusted = solution.diagnostics.clear and not fit_intercept
-    return Start("spectral", solution.network, trusted)
+    return Start("spectral", solution.network, solution.diagnostics.clear)
 
 
 def solve_or_warn(
@@ -196,8 +194,8 @@ def moment_starts(problem: Problem, rng: np.random.Generator) -> Iterator[Start]
         hidden = (Q.T * np.sqrt(S[:rank])) @ V[:rank]
         outputs = (U[:, :rank] * np.sqrt(S[:rank])) @ Q
         if problem.fit_intercept:
-            hidden, outputs = _with_constants(hidden, outputs, rng)
-        yield Start("linear part", normalised(hidden, outputs, k))
+            hidden = _with_biases(hidden, rng)
+        yield Start("linear part", problem.completed(normalised(hidden, outputs, k)))
 
 
 def random_starts(problem: Problem, rng: np.random.Generator) -> Iterator[Start]:
@@ -221,22 +219,13 @@ def random_starts(problem: Problem, rng: np.random.Generator) -> Iterator[Start]
         hidden = rng.standard_normal((k, q))
         if problem.fit_intercept:
             hidden[:, 0] *= 0.5 * np.sqrt(q)
-            hidden = np.concatenate([hidden, np.eye(1, q)])
         yield Start("random", problem.regressed(hidden))
 
 
-def _with_constants(
-    hidden: Matrix, outputs: Matrix, rng: np.random.Generator
-) -> tuple[Matrix, Matrix]:
-    """Add biases and the unit that is the constant.
-
-    Moments say nothing of biases: they are drawn, of the size of the units' arguments.
-    """
+def _with_biases(hidden: Matrix, rng: np.random.Generator) -> Matrix:
+    """Add biases, of which moments say nothing: they are drawn, of the size of the arguments."""
     size = np.linalg.norm(hidden, axis=1, keepdims=True)
-    biases = 0.5 * size * rng.standard_normal((len(hidden), 1))
-    hidden = np.concatenate([biases, hidden], axis=1)
-    hidden = np.concatenate([hidden, np.eye(1, hidden.shape[1])])
-    return hidden, np.concatenate([outputs, np.zeros((len(outputs), 1))], axis=1)
+    return np.concatenate([0.5 * size * rng.standard_normal((len(hidden), 1)), hidden], axis=1)
 
 
 def followed_by_others(problem: Problem, start: Start, random_state: Any = None) -> Iterator[Start]:
@@ -329,14 +318,13 @@ def replaced(problem: Problem, point: Point) -> Iterator[Start]:
 
 def _with_bends(problem: Problem, point: Point, free: list[int]) -> Point:
     """Set free units where the residual bends most, one after the other."""
-    sample, coordinates, activation = problem.sample, problem.coordinates, problem.activation
+    sample, activation = problem.sample, problem.activation
     bias = int(problem.fit_intercept)
     hidden, outputs = point.hidden.copy(), point.outputs.copy()
     outputs[:, free] = 0
-    x = sample.inputs @ coordinates.to_inputs[:, bias:]
+    x = sample.inputs @ problem.coordinates.to_inputs[:, bias:]
     for j in free:
-        t = sample.inputs @ coordinates.weights(Point(hidden, outputs)).T
-        residual = sample.targets - activation(t) @ outputs.T
+        residual = sample.targets - problem.units_at(hidden) @ outputs.T
         q = x.shape[1]
         bends = np.stack([(x * one[:, None]).T @ x for one in residual.T])
         bends -= np.trace(bends, axis1=1, axis2=2)[:, None, None] * np.eye(q) / q
@@ -371,8 +359,7 @@ def kicked(problem: Problem, fits: Sequence[Fit], rng: np.random.Generator) -> I
     k = problem.coordinates.n_free
     for kick in _KICKS:
         fit = lowest_loss(fits)
-        hidden = fit.point.hidden.copy()
-        hidden[:k] = unit_rows(hidden[:k] + kick * _error(problem, fit, rng))
+        hidden = fit.point.hidden[:k] + kick * _error(problem, fit, rng)
         yield Start("kicked", problem.regressed(hidden))
 
 

@@ -1,6 +1,6 @@
 """Refinement in one pass, for streams that cannot be read again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from fastsym.activation import Activation
 from fastsym.engine.gather import accumulate, pilot_frame, sample_rows
 from fastsym.exceptions import ConvergenceWarning, RankError, warn
+from fastsym.refine.counting import describes
 from fastsym.refine.drift import change_of
 from fastsym.refine.expansion import Expansion, chosen, is_near_optimum, is_rounding
+from fastsym.refine.forms import PLAIN, Form, Found, search_forms
 from fastsym.refine.minimisation import Fit
 from fastsym.refine.outcome import result_of
+from fastsym.refine.prediction import predictive
 from fastsym.refine.problem import Problem
 from fastsym.refine.refinement import refine
 from fastsym.refine.reservoir import Reservoir
@@ -61,7 +64,10 @@ class StreamRefiner:
     ----------
     moments : MomentAccumulator
         Empty; takes in the samples that this does, and gives the start.
-    fit_intercept : bool, default=False
+    n_hidden : int, default=None
+        Number of hidden units. None: that of the moments' frame.
+    form : Form
+        Parts of the model beside the units. "auto": as the rows that are held ask for.
     n_jobs : int, default=None
         Threads at most.
     random_state : None, int, RandomState or Generator
@@ -82,11 +88,12 @@ class StreamRefiner:
         self,
         moments: MomentAccumulator,
         *,
-        fit_intercept: bool = False,
+        n_hidden: int | None = None,
+        form: Form = PLAIN,
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
-        self._how = _Settings(moments, fit_intercept, n_jobs, random_state)
+        self._how = _Settings(moments, n_hidden, form, n_jobs, random_state)
         self._stage: _Stage = _FirstSamples(self._how)
         self._n_taken = 0
 
@@ -152,31 +159,58 @@ class _Settings(NamedTuple):
     """What both stages of a stream need to know."""
 
     moments: MomentAccumulator
-    fit_intercept: bool
+    n_hidden: int | None
+    form: Form
     n_jobs: int | None
     random_state: Any
 
+    @property
+    def units(self) -> int:
+        """Number of hidden units, once the frame is fixed."""
+        return self.n_hidden or self.moments.frame.n_hidden
+
+    def moments_know(self, n_hidden: int) -> bool:
+        """Whether the moments give a start."""
+        d, m = self.moments.n_features, self.moments.n_outputs
+        assert d is not None and m is not None
+        return self.form.moments_know(n_hidden, d, m)
+
+    def believes(self, start: Start, sample: PairedRows) -> bool:
+        """Whether a first guess from the moments says how many units there are."""
+        return self.form == PLAIN or describes(sample, start, n_jobs=self.n_jobs)
+
+    def counted(self, sample: PairedRows) -> int:
+        """Count the units: those of the moments' frame, if their network describes the samples."""
+        k = self.units
+        if self.n_hidden is None and self.form != PLAIN:
+            starts = self.starts(self.solve(), sample, k)
+            if not (starts and self.believes(starts[0], sample)):
+                problem = self.problems(sample)(self.form.intercept is not False).with_linear()
+                k = max(predictive(problem, self.random_state).n_hidden, 1)
+        return k
+
     def solve(self) -> SpectralSolution | None:
+        if not self.moments_know(self.units):
+            return None
         return solve_or_warn(self.moments.moments, self.random_state)
 
-    def start(self, solution: SpectralSolution | None, sample: PairedRows, n_hidden: int) -> Start:
+    def starts(
+        self, solution: SpectralSolution | None, sample: PairedRows, n_hidden: int
+    ) -> list[Start]:
         if solution is not None:
-            return spectral_start(solution, self.fit_intercept)
+            return [spectral_start(solution)]
+        if not self.moments_know(n_hidden):
+            return []
         slope = self.moments.negative_slope
-        return Start("linear part", moment_start(sample, n_hidden, negative_slope=slope))
+        return [Start("linear part", moment_start(sample, n_hidden, negative_slope=slope))]
 
-    def problem(
-        self, sample: PairedRows, n_hidden: int, units: Units | str | None = "of X and Y"
-    ) -> Problem:
-        return Problem(
-            sample.X[:],
-            sample.Y[:],
-            sample.weights,
-            n_hidden,
-            Activation(self.moments.negative_slope),
-            self.fit_intercept,
-            self.n_jobs,
-            units=units,
+    def problems(
+        self, sample: PairedRows, units: Units | str | None = "of X and Y"
+    ) -> Callable[[bool], Problem]:
+        X, Y, weights = sample.X[:], sample.Y[:], sample.weights
+        activation, k = Activation(self.moments.negative_slope), self.units
+        return lambda intercept: Problem(
+            X, Y, weights, k, activation, intercept, self.n_jobs, units=units
         )
 
 
@@ -207,23 +241,29 @@ class _FirstSamples:
         assert d is not None and m is not None
         if not moments.has_frame:  # the pilot of so many columns is longer
             return self
-        k = moments.frame.n_hidden
-        return (
-            self
-            if self.n_kept < sample_rows(None, d, k, m)
-            else _Summing(self._how, self._joined(), k)
-        )
+        if self.n_kept < sample_rows(None, d, self._how.units, m):
+            return self
+        sample = self._joined()
+        how = self._how._replace(n_hidden=self._how.counted(sample))
+        return _Summing(how, sample)
 
     def result(self) -> Estimate:
         """Return the estimate from all samples so far."""
-        how, moments = self._how, self._how.moments.moments()
-        solution = solve_or_warn(lambda: moments, how.random_state)
-        sample = self._joined()
+        how = self._how
+        moments, solution, sample = how.moments.moments(), None, self._joined()
+        k = how.n_hidden or moments.frame.n_hidden
+        starts: list[Start] = []
+        if how.moments_know(k):
+            solution = solve_or_warn(lambda: moments, how.random_state)
+            starts = how.starts(solution, sample, k)
+        unknown = how.n_hidden is None and not (starts and how.believes(starts[0], sample))
         refinement = refine(
             sample,
-            how.start(solution, sample, moments.frame.n_hidden),
+            "auto" if unknown else starts or k,
             sample=sample,
-            fit_intercept=how.fit_intercept,
+            fit_intercept=how.form.intercept,
+            linear=how.form.linear,
+            negative_slope=how.moments.negative_slope,
             n_jobs=how.n_jobs,
             random_state=how.random_state,
         )
@@ -233,21 +273,15 @@ class _FirstSamples:
 class _Summing:
     """The second stage: rows are summed at a point that moves whenever their number has tripled."""
 
-    def __init__(self, how: _Settings, first: PairedRows, n_hidden: int) -> None:
-        self._how, self._n_hidden = how, n_hidden
-        self._solution = how.solve()
-        self._certified, self._n_evaluations = False, 0
+    def __init__(self, how: _Settings, first: PairedRows) -> None:
+        self._how, self._solution = how, how.solve()
+        self._n_evaluations = 0
         self._reservoir = Reservoir((first.X[:], first.Y[:], first.weights))
-        problem = how.problem(first, n_hidden)
-        self._units = problem.units  # in which all sums are
-        start = how.start(self._solution, first, n_hidden)
-        if start.trusted:  # what it leads to is judged when it is looked at
-            fit = problem.fit(start.point(problem))
-            self._certified, self._n_evaluations = fit.converged, len(fit.history)
-        else:
-            found = self._search(problem, first, start)
-            self._certified, fit = found.certificate != "none", found.lowest
-        self._begin_at(problem, fit)
+        self._units: Units | str | None = "of X and Y"
+        found = self._search(first, how.starts(self._solution, first, how.units))
+        self._units = found.problem.units  # in which all sums are
+        self._certified = found.result.certified
+        self._begin_at(found.problem, found.result.lowest)
 
     @property
     def n_kept(self) -> int:
@@ -264,7 +298,7 @@ class _Summing:
         if self._expansion.new.weight < _NEW * self._expansion.before.weight:
             return self
         sample = self._reservoir.sample(in_order=False)
-        problem = self._how.problem(sample, self._n_hidden, self._units)
+        problem = self._present(sample)
         try:
             normal = problem.normal(self._expansion.point(problem))
         except np.linalg.LinAlgError:
@@ -272,51 +306,69 @@ class _Summing:
         fit = self._expansion.step(problem, normal)
         if not (self._certified and is_near_optimum(problem, fit)):
             found, fit = self._judged(problem, sample)
-            self._certified = found.certificate != "none"
+            self._certified, problem = found.result.certified, found.problem
         self._begin_at(problem, fit)
         return self
 
+    def _present(self, sample: PairedRows) -> Problem:
+        """Return the problem of the form that sums are in."""
+        problem = self._how.problems(sample, self._units)(self._form.intercept is True)
+        return problem.with_linear(self._form.linear is True)
+
     def _begin_at(self, problem: Problem, fit: Fit) -> None:
+        self._form = Form(problem.fit_intercept, problem.linear)
         self._expansion = Expansion(problem, fit, self._how.n_jobs)
 
     def _judged(
         self, problem: Problem, sample: PairedRows, max_starts: int = MAX_STARTS
-    ) -> tuple[SearchResult, Fit]:
+    ) -> tuple[Found, Fit]:
         """Search on the reservoir, and pick its optimum or the step of the sums."""
         # The present point is trusted as the moments that it came from.
-        trusted = (
-            self._solution is not None
-            and spectral_start(self._solution, self._how.fit_intercept).trusted
-        )
-        start = Start(_PRESENT, self._expansion.point(problem), trusted)
-        found = self._search(problem, sample, start, max_starts)
+        trusted = self._solution is not None and spectral_start(self._solution).trusted
+        point = self._expansion.point(problem)
+        # A point belongs to one form.
+        here = point if self._form == self._how.form else problem.network(point)
+        start = Start(_PRESENT, here, trusted)
+        found = self._search(sample, [start], max_starts)
+        if Form(found.problem.fit_intercept, found.problem.linear) != self._form:
+            return found, found.result.lowest
         # Of the fit that began there: others may have their units in another order.
-        step = self._expansion.step(problem, found.fits[0].normal)
-        return found, chosen(problem, step, found.lowest)
+        step = self._expansion.step(problem, found.result.fits[0].normal)
+        return found, chosen(problem, step, found.result.lowest)
 
     def _search(
-        self, problem: Problem, sample: PairedRows, start: Start, max_starts: int = MAX_STARTS
-    ) -> SearchResult:
+        self, sample: PairedRows, starts: list[Start], max_starts: int = MAX_STARTS
+    ) -> Found:
         """Search on samples in memory."""
-        found = search(problem, self._starts(problem, sample, start), max_starts)
+        how = self._how
+
+        def search_from(problem: Problem, given: Iterable[Start], most: int) -> SearchResult:
+            each = self._starts(problem, sample, next(iter(given)))
+            return search(problem, each, min(most, max_starts))
+
+        problem, found = search_forms(
+            how.problems(sample, self._units),
+            starts,
+            how.form,
+            search_from,
+            random_state=how.random_state,
+        )
         self._n_evaluations += sum(len(one.history) for one in found.fits)
-        return no_worse_than_nothing(problem, found)
+        return Found(problem, no_worse_than_nothing(problem, found))
 
     def _starts(self, problem: Problem, sample: PairedRows, start: Start) -> Iterator[Start]:
         """Yield a start, those of the moments so far, and moment starts; worked out when asked."""
-        how, k = self._how, self._n_hidden
+        how, k = self._how, self._how.units
         yield start
         if start.name == _PRESENT:
             self._solution = how.solve() or self._solution
             if self._solution is not None:
-                yield spectral_start(self._solution, how.fit_intercept)
+                yield spectral_start(self._solution)
             # The frame of the first rows may be poor for those that came since then.
             slope, n_jobs = how.moments.negative_slope, how.n_jobs
             try:
                 moments = accumulate(sample, k, negative_slope=slope, n_jobs=n_jobs).result()
-                yield spectral_start(
-                    solve(moments, random_state=how.random_state, warn=False), how.fit_intercept
-                )
+                yield spectral_start(solve(moments, random_state=how.random_state, warn=False))
             except RankError:
                 pass
         yield from other_starts(problem, how.random_state)
@@ -324,10 +376,10 @@ class _Summing:
     def result(self) -> Estimate:
         """Return the estimate from all samples so far."""
         sample = self._reservoir.sample()
-        problem = self._how.problem(sample, self._n_hidden, self._units)
+        problem = self._present(sample)
         n_evaluations, solution = self._n_evaluations, self._solution
         max_starts = MAX_STARTS if self._certified else _FEW
-        found, fit = self._judged(problem, sample, max_starts)
+        (problem, found), fit = self._judged(problem, sample, max_starts)
         if found.certificate == "exact" and not is_rounding(problem, fit.residuals):
             found = found.doubted("the rows that are held are without noise, the others are not")
             loss = problem.user_loss(fit.residuals) / fit.residuals.weight
@@ -367,11 +419,12 @@ class _Summing:
                 "sorted by the outputs, or of a model that is not theirs, look alike)",
                 ConvergenceWarning,
             )
-        if self._how.moments.n_hidden == "auto":
+        moments = self._how.moments
+        if moments.n_hidden == "auto" and self._how.units == moments.frame.n_hidden:
             frame = pilot_frame(sample, negative_slope=problem.activation.negative_slope)
-            if frame.n_hidden != self._n_hidden:
+            if frame.n_hidden != self._how.units:
                 warn(
-                    f'n_hidden="auto" counted {self._n_hidden} hidden units in the first '
+                    f'n_hidden="auto" counted {self._how.units} hidden units in the first '
                     f"{self._how.moments.frame.n_pilot} rows, and counts {frame.n_hidden} in a "
                     f"sample of all rows; give n_hidden={frame.n_hidden}",
                     ConvergenceWarning,

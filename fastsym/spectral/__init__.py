@@ -30,7 +30,7 @@ from fastsym.spectral.equations import (
     read_out,
     whiten,
 )
-from fastsym.spectral.solution import SpectralSolution, solve
+from fastsym.spectral.solution import SpectralSolution, solve, warn_of_asymmetry
 
 __all__ = [
     "ASYMMETRY_WARNING",
@@ -52,5 +52,6 @@ __all__ = [
     "solve",
     "symmetry_test",
     "uwedge",
+    "warn_of_asymmetry",
     "whiten",
 ]

@@ -174,6 +174,8 @@ class NearUnits(NamedTuple):
 def near_units(network: TwoLayerNetwork, limit: float = NEAR) -> list[NearUnits]:
     """List the pairs of hidden units whose rows of W, or columns of A, are nearly parallel.
 
+    Rows are (b, w) if there are biases: units with parallel w bend in different places then.
+
     Parameters
     ----------
     network : TwoLayerNetwork
@@ -187,7 +189,10 @@ def near_units(network: TwoLayerNetwork, limit: float = NEAR) -> list[NearUnits]
     """
     hidden, output = (
         np.degrees(np.arccos(absolute_cosines(rows)))
-        for rows in (network.hidden_weights, network.output_weights.T)
+        for rows in (
+            network.hidden_rows if network.hidden_intercept.any() else network.hidden_weights,
+            network.output_weights.T,
+        )
     )
     # With one output all columns of A are parallel, which says nothing.
     close = hidden < limit

@@ -66,8 +66,8 @@ def solve(
         random pair, and the restarts of CP-ALS. None: drawn anew each time, but 0 for U-WEDGE
         and for a callable.
     warn : bool, default=True
-        False: no SpectralGapWarning; what it would say is in `diagnostics.doubt`. Nor a
-        RankDeficientWarning, which a refinement gives.
+        False: none; what they would say is in `diagnostics.doubt` and `diagnostics.symmetry`, and a
+        refinement gives a RankDeficientWarning itself.
 
     Returns
     -------
@@ -106,7 +106,8 @@ def solve(
     if warn:
         warn_of_rank(moments.input_moment, input_whitening(moments))
     symmetry = symmetry_test(moments)
-    _warn_of_asymmetry(symmetry)
+    if warn:
+        warn_of_asymmetry(symmetry)
     whitening = whiten(moments, reduce_variance=diagonalizer.reduce_variance)
     k = moments.frame.n_hidden
     if k == 1:
@@ -173,7 +174,18 @@ def _diagonalize(
     return found
 
 
-def _warn_of_asymmetry(symmetry: SymmetryTest) -> None:
+def warn_of_asymmetry(symmetry: SymmetryTest) -> None:
+    """Say that inputs are not symmetric, if the test rejects that.
+
+    Parameters
+    ----------
+    symmetry : SymmetryTest
+
+    Warns
+    -----
+    AsymmetricInputWarning
+        If so.
+    """
     if symmetry.p_value < ASYMMETRY_WARNING:
         exceptions.warn(
             f"the inputs are not symmetric: {symmetry}; weights recovered from them are biased",

@@ -158,8 +158,9 @@ def run(
     }
     errors = None
     if recovered.n_hidden == trained.n_hidden:
-        errors = parameter_error(trained, spectral_only)
-        error = parameter_error(trained, recovered)
+        errors, error = (
+            parameter_error(trained, one, up_to_sign=False) for one in (spectral_only, recovered)
+        )
         results |= {"hidden_error": error.hidden_error, "output_weight_error": error.output_error}
     if as_json:
         print(json.dumps(results))

@@ -300,7 +300,8 @@ def run_trial(trial: Trial) -> list[dict[str, Any]]:
             row |= dict.fromkeys(("hidden_error", "output_weight_error", "output_error"), np.nan)
         else:
             row["seconds"] = time.perf_counter() - start
-            row["hidden_error"], row["output_weight_error"] = parameter_error(truth, network)
+            apart = parameter_error(truth, network, up_to_sign=False)
+            row["hidden_error"], row["output_weight_error"] = apart[:2]
             row["output_error"] = float(((network.predict(X_test) - Y_test) ** 2).mean())
         rows.append(row)
     return rows

@@ -328,11 +328,12 @@ class Axes(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Network h outputs, u = (1, x), t = u hidden, h = s t; s = 1 where t > 0, slope elsewhere."""
+    """Network h outputs + u linear, u = (1, x), t = u hidden, h = s t; s is 1 or the slope."""
 
     hidden: Any  # (1 + d, k^), zeros past k
     outputs: Any  # (k^, m^), zeros past k and m
     outputs_back: Any  # (m, k^), its transpose, zeros past k
+    linear: Any  # (1 + d, m^), zeros past m; (0, m^) if there is none
     slope: float
 
 
@@ -374,6 +375,7 @@ class ResidualSums(NamedTuple):
 
     hidden_gradient: Any  # (L, k^ (1 + d)^)
     output_gradient: Any  # (L, k^ m^)
+    linear_gradient: Any  # (L, (1 + d)^ m^); size 0 if there is no linear part
     residual_moment: Any  # (L, m^ m^), on and above the diagonal
 
 
@@ -824,6 +826,13 @@ def _residual_block(staged, first, count, layers, work, sums):
     for n in range(count):
         for o in range(m):
             e[n, o] = rows[first + n, 1 + d + o] - e[n, o]
+    if layers.linear.shape[0] > 0:
+        _project(u, 1 + d, layers.linear, n_padded, g_rows)
+        for n in range(count):
+            for o in range(m):
+                e[n, o] -= g[n, o]
+        out = view_of(sums.linear_gradient, 0, m_padded)
+        _add_rows(u, e_rows, count, out, d_padded, m_padded)
     _project(e_rows, m, layers.outputs_back, n_padded, g_rows)
     for n in range(count):
         for j in range(k):
@@ -839,10 +848,11 @@ def _residual_block(staged, first, count, layers, work, sums):
 def _residuals(staged, layers, schedule, work, sums):
     """Add staged samples to the sums of squares and the gradient of a network.
 
-    With rows u, s, h as in `Layers` and the residual r = y - h outputs::
+    With rows u, s, h as in `Layers` and the residual r = y - h outputs - u linear::
 
         hidden_gradient += (s * (r outputs^T))^T u
         output_gradient += h^T r
+        linear_gradient += u^T r
         residual_moment += r^T r
 
     block_rows is RESIDUAL_ROWS and n_parts 1. work (n_workers, 4, RESIDUAL_ROWS, >= max(k^, m^)) is
@@ -852,7 +862,10 @@ def _residuals(staged, layers, schedule, work, sums):
     for worker in prange(schedule.n_workers):
         for lane in _tasks(schedule, n_rows, worker):
             own = ResidualSums(
-                sums.hidden_gradient[lane], sums.output_gradient[lane], sums.residual_moment[lane]
+                sums.hidden_gradient[lane],
+                sums.output_gradient[lane],
+                sums.linear_gradient[lane],
+                sums.residual_moment[lane],
             )
             for first in range(lane * step, n_rows, schedule.n_lanes * step):
                 count = min(step, n_rows - first)

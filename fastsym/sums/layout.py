@@ -54,6 +54,11 @@ def padded_matrix(matrix: Matrix, dtype: DTypeLike = np.float64) -> NDArray[Any]
     return result
 
 
+def _at_least_a_tile(matrix: Matrix) -> NDArray[Any]:
+    """`padded_matrix` with a tile of zeros where there are no columns."""
+    return padded_matrix(matrix if matrix.shape[1] else np.zeros((len(matrix), 1)))
+
+
 def lanes_of(size: int) -> int:
     """Private copies of sums of `size` numbers: a power of two, bounded by memory."""
     lanes = MAX_LANES
@@ -284,6 +289,8 @@ class ResidualSums(Lanes):
         Rows (bias, w).
     outputs : ndarray of shape (n_outputs, n_units)
     activation : Activation
+    n_free : int, default=None
+        Units with the activation; those behind them are linear. None: all.
     n_rows : int, default=8192
         Rows that are added at once, at most.
     """
@@ -295,19 +302,31 @@ class ResidualSums(Lanes):
         hidden: Matrix,
         outputs: Matrix,
         activation: Activation,
+        n_free: int | None = None,
         n_rows: int = 8192,
     ) -> None:
         from fastsym.sums import kernels
 
-        self._sizes = d, m, k = n_features, n_outputs, len(hidden)
-        forward = np.zeros((padded(k), padded(m)))
-        forward[:k, :m] = outputs.T
+        k = len(hidden) if n_free is None else n_free
+        self._sizes = d, m, k = n_features, n_outputs, k
+        # The kernel takes the linear units together.
+        self._fixed = hidden[k:]
+        linear = padded_matrix((outputs[:, k:] @ self._fixed).T)
+        if k == len(hidden):
+            linear = linear[:0]
+        forward = np.zeros((max(padded(k), TILE), padded(m)))
+        forward[:k, :m] = outputs[:, :k].T
         self._layers: Any = kernels.Layers(
-            padded_matrix(hidden.T), forward, padded_matrix(outputs), activation.negative_slope
+            _at_least_a_tile(hidden[:k].T),
+            forward,
+            _at_least_a_tile(outputs[:, :k]),
+            linear,
+            activation.negative_slope,
         )
         shapes = {
-            "hidden_gradient": (padded(k) * padded(1 + d),),
-            "output_gradient": (padded(k) * padded(m),),
+            "hidden_gradient": (len(forward) * padded(1 + d),),
+            "output_gradient": (len(forward) * padded(m),),
+            "linear_gradient": (padded(1 + d) * padded(m) if len(linear) else 0,),
             "residual_moment": (padded(m) * padded(m),),
         }
         # No more lanes than blocks are ever filled by a call.
@@ -321,7 +340,8 @@ class ResidualSums(Lanes):
         self._use(-(-n_rows // kernels.RESIDUAL_ROWS))
 
         def arguments(threads: int) -> tuple[Any, ...]:
-            buffer = (threads, 4, kernels.RESIDUAL_ROWS, max(padded(k), padded(m)) + 8)
+            width = max(padded(k), padded(m), TILE) + 8
+            buffer = (threads, 4, kernels.RESIDUAL_ROWS, width)
             return (
                 kernels.Staged(rows, n_rows, d, m),
                 self._layers,
@@ -330,7 +350,7 @@ class ResidualSums(Lanes):
                 kernels.ResidualSums(**self.arrays),
             )
 
-        operations = n_rows * k * (1 + d + m)
+        operations = n_rows * (k * (1 + d + m) + len(self._layers.linear) * m)
         run_kernel(kernels.residuals, kernels.residuals_serial, n_jobs, arguments, operations)
 
     def totals(self) -> dict[str, NDArray[np.float64]]:
@@ -339,14 +359,20 @@ class ResidualSums(Lanes):
         Returns
         -------
         totals : dict of str to ndarray
-            "hidden_gradient" (n_units, 1 + d), "output_gradient" (m, n_units), "residual_moment"
+            "hidden_gradient" (n_free, 1 + d), "output_gradient" (m, n_units), "residual_moment"
             (m, m).
         """
         d, m, k = self._sizes
         totals = super().totals()
+        units = max(padded(k), TILE), padded(1 + d), padded(m)
+        hidden = totals["hidden_gradient"].reshape(units[0], units[1])[:k, : 1 + d].copy()
+        output = totals["output_gradient"].reshape(units[0], units[2])[:k, :m].T.copy()
+        if len(self._fixed):
+            linear = _cut(totals["linear_gradient"], 1 + d, m).T
+            output = np.concatenate([output, linear @ self._fixed.T], axis=1)
         return {
-            "hidden_gradient": _cut(totals["hidden_gradient"], k, 1 + d).copy(),
-            "output_gradient": _cut(totals["output_gradient"], k, m).T.copy(),
+            "hidden_gradient": hidden,
+            "output_gradient": output,
             "residual_moment": from_upper(_cut(totals["residual_moment"], m, m)),
         }
 

@@ -1,7 +1,7 @@
 """Residuals of a network over samples: the loss and its gradient.
 
-Inputs are u = (1, x) here: weights of hidden units are rows (bias, w), and a unit with weights
-(1, 0 ...) is the constant that carries the output intercept.
+Inputs are u = (1, x) here: weights of hidden units are rows (bias, w). Units behind the first
+n_free are linear: one with weights (1, 0 ...) carries the output intercept.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,8 @@ class ResidualAccumulator(Reducer):
         Threads at most.
     units : Units, default=None
         In which the weights of the network are. None: the samples' own.
+    n_free : int, default=None
+        Units with the activation; those behind them are linear. None: all.
     """
 
     _strangers = "other weights"
@@ -47,8 +49,10 @@ class ResidualAccumulator(Reducer):
         activation: Activation,
         n_jobs: int | None = None,
         units: Units | None = None,
+        n_free: int | None = None,
     ) -> None:
-        sums = ResidualSums(n_features, n_outputs, hidden, outputs, activation)
+        self._n_free = len(hidden) if n_free is None else n_free
+        sums = ResidualSums(n_features, n_outputs, hidden, outputs, activation, self._n_free)
         super().__init__(n_jobs, Stager(n_features, n_outputs, units=units), sums)
         self._hidden, self._outputs, self._activation = hidden, outputs, activation
 
@@ -60,6 +64,7 @@ class ResidualAccumulator(Reducer):
             "hidden": self._hidden,
             "outputs": self._outputs,
             "slope": np.array(self._activation.negative_slope),
+            "n_free": np.array(self._n_free),
         }
 
     def result(self) -> Residuals:
@@ -84,6 +89,10 @@ class ResidualAccumulator(Reducer):
         ValueError
             If it belongs to other weights, or to other sizes.
         """
+        if "n_free" not in arrays:  # a constant was a unit like the others
+            n_free = self._n_free if self._n_free == len(self._hidden) else -1
+            empty = {"sum_linear_gradient": np.empty((self._sums.n_lanes, 0))}
+            arrays = dict(arrays) | {"n_free": np.array(n_free)} | empty
         if "lanes_0" in arrays:
             arrays = _of_version_1(arrays, self._hidden.shape[1] + len(self._outputs))
         return super().restore(arrays)

@@ -5,11 +5,12 @@ import numpy as np
 from fastsym.algebra import Matrix, whitening
 from fastsym.exceptions import RankDeficientWarning, warn
 
+_ROUNDING = 1e-26  # share of the mean square of a feature that is rounding
 FEW_ROWS = 4
 """1 / leverage below which a row is one of a few that determine the fit there."""
 
 
-def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
+def supported_whitening(rows: Matrix, moment: Matrix, roots: Matrix | None = None) -> Matrix:
     """`whitening` of all samples, without directions that a few rows alone show.
 
     The weights of such a direction would be made to fit these rows, whatever they are, and say
@@ -24,6 +25,9 @@ def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
         sqrt(weight) x.
     moment : ndarray of shape (n_features, n_features)
         Mean of x x^T.
+    roots : ndarray of shape (n_samples,), default=None
+        sqrt(weight), where there is a constant beside x: rows are centred then, and what is the
+        same in all rows but a few is not shown by the others. None: there is none.
 
     Returns
     -------
@@ -47,6 +51,10 @@ def supported_whitening(rows: Matrix, moment: Matrix) -> Matrix:
         rows = rows[~few]
         if len(rows) <= 2 * rank:
             return whiten
+        if roots is not None:
+            roots = roots[~few]
+            rows = rows - np.outer(roots, roots @ rows / (roots @ roots))
+            rows[:, (rows**2).mean(axis=0) <= _ROUNDING * np.diag(moment)] = 0
         shown = whitening(rows.T @ rows / len(rows))
     if not 0 < shown.shape[1] < rank:
         return whiten

@@ -110,6 +110,39 @@ class Units(NamedTuple):
         lengths = row_lengths(hidden)
         return hidden / lengths[:, None], self.output_to_user(outputs * lengths)
 
+    def affine_from_user(self, affine: Matrix) -> Matrix:
+        """Bring a linear part into these units; the inverse of `affine_to_user`.
+
+        Parameters
+        ----------
+        affine : ndarray of shape (n_outputs, 1 + n_features)
+
+        Returns
+        -------
+        affine : ndarray of shape (n_outputs, 1 + n_features)
+        """
+        return np.ldexp(affine, self._of_inputs - self.outputs[:, None])
+
+    def affine_to_user(self, affine: Matrix) -> Matrix:
+        """Bring a linear part, y = affine (1, x), into the user's units.
+
+        Parameters
+        ----------
+        affine : ndarray of shape (n_outputs, 1 + n_features)
+
+        Returns
+        -------
+        affine : ndarray of shape (n_outputs, 1 + n_features)
+
+        Raises
+        ------
+        ValueError
+            If a weight cannot be represented.
+        """
+        with np.errstate(over="ignore"):
+            affine = np.ldexp(affine, self.outputs[:, None] - self._of_inputs)
+        return self._checked(affine)
+
     @property
     def _of_inputs(self) -> NDArray[np.int64]:
         return np.concatenate([[0], self.inputs])
@@ -150,6 +183,9 @@ class Units(NamedTuple):
         exponents = self.outputs.reshape(-1, *[1] * (values.ndim - 1))
         with np.errstate(over="ignore"):
             values = np.ldexp(values, exponents)
+        return self._checked(values)
+
+    def _checked(self, values: Matrix) -> Matrix:
         if not np.isfinite(values).all():
             raise ValueError(
                 "the output weights overflow: X is too small for a Y so large (sizes about "

@@ -108,14 +108,14 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """Sums over samples at one network, r = y - A h.
+    """Sums over samples at one network, r = y - A h, h of linear units included.
 
     Parameters
     ----------
     n_samples : int
     weight : float
         Sum of the sample weights; n_samples without weights.
-    hidden_gradient : ndarray of shape (n_units, 1 + n_features)
+    hidden_gradient : ndarray of shape (n_free, 1 + n_features)
         Sum of (s * (A^T r)) u^T, minus half of the gradient of the loss by the hidden weights.
     output_gradient : ndarray of shape (n_outputs, n_units)
         Sum of r h^T, likewise by A.

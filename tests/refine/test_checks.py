@@ -122,7 +122,7 @@ def test_parallel_units_are_named_and_fitted(change, noise):
     assert any(w.category is SpectralGapWarning for w in caught)
     if change is not double_row:
         # Both units are seen; the warning names them.
-        order, _ = match_neurons(truth, model.network_)
+        order = match_neurons(truth, model.network_).order
         assert any(str(tuple(sorted(order[:2].tolist()))) in message for message in messages)
     # The best fit all the same.
     assert model.loss_ <= 5 * noise**2 * 1.02 + 1e-20

@@ -81,9 +81,13 @@ def test_a_linear_term_is_named_and_is_no_unit(rank):
     rng = np.random.default_rng([100, 8])
     Y += X @ rng.standard_normal((7, rank)) @ rng.standard_normal((rank, 7)) / 5
     with pytest.warns(IdentifiabilityWarning, match="linear term in X.*3 hidden units have a loss"):
-        model = TwoLayerRegressor("auto").fit(X, Y)
+        model = TwoLayerRegressor("auto", fit_intercept=False, linear=False).fit(X, Y)
     assert model.network_.n_hidden == 3
     assert max(one.n_hidden for one in model.n_hidden_path_) > 3
+    found = TwoLayerRegressor("auto").fit(X, Y)
+    assert found.network_.n_hidden == 3
+    assert found.refinement_.linear
+    assert found.loss_ < model.loss_
 
 
 def test_opposite_units_of_a_network_are_no_linear_term():
@@ -93,7 +97,9 @@ def test_opposite_units_of_a_network_are_no_linear_term():
     network = TwoLayerNetwork(W, network.output_weights)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = TwoLayerRegressor("auto").fit(*samples(network, 2000, 0.05, 101))
+        model = TwoLayerRegressor("auto", fit_intercept=False, linear=False).fit(
+            *samples(network, 2000, 0.05, 101)
+        )
     assert model.network_.n_hidden == 3
     assert not any("linear term" in str(one.message) for one in caught)
 

@@ -207,7 +207,7 @@ def test_a_fit_warns_of_data_that_no_network_made():
     X = rng.standard_normal((2000, 6))
     Y = X @ rng.standard_normal((6, 4)) + 0.1 * rng.standard_normal((2000, 4))
     with pytest.warns(LackOfFitWarning, match=r"p = .* R2 is 0\.\d+ against the constant"):
-        model = TwoLayerRegressor(3).fit(X, Y)
+        model = TwoLayerRegressor(3, fit_intercept=False, linear=False).fit(X, Y)
     result = model.refinement_
     assert result.lack_of_fit.significant
     centred = Y - Y.mean(axis=0)
@@ -223,7 +223,7 @@ def test_where_a_linear_predictor_is_far_better_a_linear_term_is_named():
     X = rng.standard_normal((2000, 8))
     Y = X @ rng.standard_normal((8, 6)) + 0.1 * rng.standard_normal((2000, 6))
     with pytest.warns(LackOfFitWarning, match="a linear term beside the network"):
-        result = TwoLayerRegressor(4).fit(X, Y).refinement_
+        result = TwoLayerRegressor(4, fit_intercept=False, linear=False).fit(X, Y).refinement_
     assert result.lack_of_fit.cause == "linear"
     # The share of the loss that the linear predictor, of noise 0.1, has not.
     assert result.lack_of_fit.explained == pytest.approx(1 - 0.06 / result.loss, rel=0.01)
@@ -232,7 +232,7 @@ def test_where_a_linear_predictor_is_far_better_a_linear_term_is_named():
 def test_a_constant_is_named_and_mended():
     X, Y, _ = make_two_layer(3000, 6, 4, 5, noise=0.2, random_state=7)
     with pytest.warns(LackOfFitWarning, match="try fit_intercept=True"):
-        TwoLayerRegressor(4).fit(X, Y + 1)
+        TwoLayerRegressor(4, fit_intercept=False, linear=False).fit(X, Y + 1)
     assert (
         not TwoLayerRegressor(4, fit_intercept=True)
         .fit(X, Y + 1)

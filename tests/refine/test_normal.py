@@ -5,15 +5,19 @@ import pytest
 
 from fastsym import TwoLayerNetwork, make_two_layer, parameter_error
 from fastsym.activation import Activation
-from fastsym.refine.normal import DenseNormal, ImplicitNormal, ScaledNormal
+from fastsym.refine.implicit import ImplicitNormal
+from fastsym.refine.normal import DenseNormal, ScaledNormal
 from fastsym.refine.problem import Problem
 
 from .. import naive
 
 
-def make(n=400, d=5, k=3, m=4, slope=0.0, fit_intercept=False, seed=0, noise=0.3):
+def make(
+    n=400, d=5, k=3, m=4, slope=0.0, fit_intercept=False, seed=0, noise=0.3, linear=False, shift=0.0
+):
     X, Y, network = make_two_layer(n, d, k, m, noise=noise, random_state=seed)
-    problem = Problem(X, Y, None, k, Activation(slope), fit_intercept)
+    X = X + shift
+    problem = Problem(X, Y, None, k, Activation(slope), fit_intercept).with_linear(linear)
     rng = np.random.default_rng(seed)
     point = problem.point(network)
     k_free = problem.coordinates.n_free
@@ -27,7 +31,8 @@ def explicit(problem, point, X):
     """Jacobian in white coordinates of the units that may turn, and of the outputs."""
     coordinates = problem.coordinates
     weights = coordinates.weights(point)
-    J = naive.jacobian(X, weights, point.outputs, problem.activation.negative_slope)
+    slope = problem.activation.negative_slope
+    J = naive.jacobian(X, weights, point.outputs, slope, coordinates.n_free)
     n_units, n_inputs = weights.shape
     k, q = coordinates.n_free, coordinates.to_inputs.shape[1]
     by_hidden = J[:, : n_units * n_inputs].reshape(len(J), n_units, n_inputs)[:, :k]
@@ -37,14 +42,18 @@ def explicit(problem, point, X):
 
 @pytest.mark.parametrize("slope", [0.0, 0.25])
 @pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("kind", [DenseNormal, ImplicitNormal])
-def test_step_is_the_least_squares_step(slope, fit_intercept, kind):
-    X, Y, problem, point = make(slope=slope, fit_intercept=fit_intercept)
+def test_step_is_the_least_squares_step(slope, fit_intercept, linear, kind):
+    shift = np.arange(5) / 10 if fit_intercept else 0
+    X, Y, problem, point = make(
+        slope=slope, fit_intercept=fit_intercept, linear=linear, shift=shift
+    )
     coordinates = problem.coordinates
     k, q = coordinates.n_free, coordinates.to_inputs.shape[1]
     weights = coordinates.weights(point)
     if kind is DenseNormal:
-        normal = DenseNormal(problem.sample.mask_moments(weights, slope), point, coordinates)
+        normal = problem.normal(point)
     else:
         sample = problem.sample
         how = coordinates, problem.activation
@@ -54,7 +63,7 @@ def test_step_is_the_least_squares_step(slope, fit_intercept, kind):
     step = normal.solve(gradient, sums.output_gradient, 0.0)
 
     J = explicit(problem, point, X)
-    _, _, h, _ = naive.activations(X, weights, slope)
+    _, _, h, _ = naive.activations(X, weights, slope, n_free=k)
     r = (Y - h @ point.outputs.T).ravel()
     # Steps that leave the length of each unit's row, which A could undo.
     gauge = np.zeros((k, J.shape[1]))

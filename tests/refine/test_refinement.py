@@ -97,7 +97,7 @@ def test_passes_over_all_samples_reach_the_optimum_of_all(monkeypatch):
 
 def _ordered(model, refinement):
     """Standard errors of a refinement in the order of a model's units."""
-    order, _ = match_neurons(model.network_, refinement.network)
+    order = match_neurons(model.network_, refinement.network).order
     hidden, output = refinement.standard_errors()
     return hidden[order], output[:, order]
 
@@ -162,7 +162,7 @@ def test_weights_count_as_repeats():
     share = 1 - 3 * (5 - 1 + 4) / (4 * np.array([n_effective, weights.sum()]))
     noise = repeated.noise_covariance_ * share[1] / share[0]
     np.testing.assert_allclose(weighted.noise_covariance_, noise, atol=3e-5)
-    order, _ = match_neurons(weighted.network_, repeated.network_)
+    order = match_neurons(weighted.network_, repeated.network_).order
     weighted.stderr = repeated.stderr = "classical"
     stderr = repeated.hidden_stderr_[order] * np.sqrt(weights.sum() / n_effective)
     np.testing.assert_allclose(weighted.hidden_stderr_, stderr, rtol=0.02)
@@ -195,8 +195,27 @@ def test_leaky_slope(slope):
     model = TwoLayerRegressor(4, negative_slope=slope).fit(X, Y)
     assert max(parameter_error(network, model.network_)) < 1e-20
     assert model.network_.negative_slope == slope
-    wrong = TwoLayerRegressor(4).fit(X, Y)
+    wrong = TwoLayerRegressor(4, fit_intercept=False, linear=False).fit(X, Y)
     assert wrong.loss_ > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::fastsym.exceptions.ConvergenceWarning")
+def test_no_hidden_unit_is_a_linear_regression(rng):
+    X, Y = rng.standard_normal((500, 3)) + 1, rng.standard_normal((500, 2))
+    Y += X @ [[1.0, 0], [0, -1], [0.5, 0.5]]
+    start = TwoLayerNetwork(np.empty((0, 3)), np.empty((2, 0)))
+    found = refine(from_arrays(X, Y), start, fit_intercept=True, linear=True, max_starts=1)
+    U = np.column_stack([np.ones(500), X])
+    expected = np.linalg.lstsq(U, Y)[0]
+    np.testing.assert_allclose(found.network.affine_part, expected.T, atol=1e-12)
+    residual = Y - U @ expected
+    np.testing.assert_allclose(found.loss, (residual**2).sum() / 500)
+    variances = (residual**2).sum(axis=0) / (500 - 4)
+    errors = np.sqrt(np.outer(variances, np.diag(np.linalg.inv(U.T @ U))))
+    hidden, output = found.standard_errors("classical")
+    assert hidden.shape == (0, 4)
+    np.testing.assert_allclose(output, errors, rtol=1e-6)
+    np.testing.assert_allclose(found.standard_errors()[1], errors, rtol=0.3)
 
 
 def test_intercepts():
@@ -219,9 +238,9 @@ def test_intercepts():
     np.testing.assert_allclose(
         np.linalg.norm(model.hidden_weights_, axis=1) ** 2 + model.hidden_intercept_**2, 1
     )
-    without = TwoLayerRegressor(4).fit(X[:500], Y[:500])
+    without = TwoLayerRegressor(4, fit_intercept=False, linear=False).fit(X[:500], Y[:500])
     assert without.loss_ > 0.1
-    with pytest.raises(AttributeError, match="fit_intercept is False"):
+    with pytest.raises(AttributeError, match="fit_intercept=True"):
         _ = without.output_intercept_stderr_
 
 
@@ -238,7 +257,7 @@ def test_coverage_of_standard_errors():
         rng = np.random.default_rng(seed)
         Y = network.predict(X) + np.array([0.1, 0.3, 0.6]) * rng.standard_normal((1500, 3))
         model = TwoLayerRegressor(3, fit_intercept=True, n_jobs=1).fit(X, Y)
-        order, _ = match_neurons(network, model.network_)
+        order = match_neurons(network, model.network_).order
         for name, error, stderr in (
             ("W", network.hidden_weights - model.hidden_weights_[order],
              model.hidden_stderr_[order]),

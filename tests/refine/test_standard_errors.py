@@ -24,44 +24,50 @@ def augmented(X):
     return np.column_stack([np.ones(len(X)), X])
 
 
-def flat_of(network, intercept):
-    """Weights of units (bias, w), or w alone, then A, in one vector; with c, A is (A, c)."""
+def flat_of(network, intercept, linear):
+    """Weights of units (bias, w), or w alone, then (A, c, L), of what there is, in one vector."""
     hidden, A = network.hidden_weights, network.output_weights
     if intercept:
         hidden = np.column_stack([network.hidden_intercept, hidden])
         A = np.column_stack([A, network.output_intercept])
+    if linear:
+        A = np.column_stack([A, network.linear_weights])
     return np.concatenate([hidden.ravel(), A.ravel()])
 
 
-def outputs_of(flat, U, slope, intercept):
+def outputs_of(flat, U, slope, intercept, linear):
     """Predictions with the rows of W brought to unit length."""
     hidden = flat[: K * U.shape[1]].reshape(K, -1)
     hidden = hidden / np.linalg.norm(hidden, axis=1)[:, None]
     t = U @ hidden.T
     h = np.where(t > 0, t, slope * t)
-    if intercept:
-        h = augmented(h)[:, [*range(1, K + 1), 0]]
+    h = np.column_stack([h, affine_part(U, intercept, linear)])
     return h @ flat[K * U.shape[1] :].reshape(M, -1).T
 
 
-def jacobian_of(network, X, intercept):
+def affine_part(U, intercept, linear):
+    """Columns of u that c and L multiply."""
+    return U[:, 0 if intercept else (0 if linear else U.shape[1]) : U.shape[1] if linear else 1]
+
+
+def jacobian_of(network, X, intercept, linear):
     """Derivative of the predictions by all weights, by differences, (n, m, p)."""
     slope, U = network.negative_slope, augmented(X) if intercept else X
-    flat = flat_of(network, intercept)
+    flat = flat_of(network, intercept, linear)
     columns = []
     for step in 1e-6 * np.eye(len(flat)):
-        up, down = (outputs_of(flat + sign * step, U, slope, intercept) for sign in (1, -1))
+        up, down = (outputs_of(flat + sign * step, U, slope, intercept, linear) for sign in (1, -1))
         columns.append((up - down) / 2e-6)
     return np.stack(columns, axis=2)
 
 
-def slow_sandwich(network, X, residual, weights, intercept, beyond):
+def slow_sandwich(network, X, residual, weights, intercept, linear, beyond):
     """Sandwich, the Jacobian by differences; HC3, or with kinks and cross terms, unshrunk."""
-    J, U = jacobian_of(network, X, intercept), augmented(X) if intercept else X
+    J, U = jacobian_of(network, X, intercept, linear), augmented(X) if intercept else X
     q = U.shape[1]
     H = np.einsum("n,nop,noq->pq", weights, J, J)
     if beyond:
-        H += second_part(network, U, residual, weights, intercept, network.negative_slope)
+        H += second_part(network, U, residual, weights, intercept, linear)
     inverse = np.linalg.pinv(H, rcond=1e-9)
     meat, leverage = np.zeros_like(H), 0 if beyond else 1
     for w, j, r in zip(weights, J, residual, strict=True):
@@ -71,15 +77,14 @@ def slow_sandwich(network, X, residual, weights, intercept, beyond):
     return errors[: K * q].reshape(K, q), errors[K * q :].reshape(M, -1)
 
 
-def second_part(network, U, residual, weights, intercept, slope):
+def second_part(network, U, residual, weights, intercept, linear):
     """Sum of minus r times the second derivatives, on the tangent space of unit white rows."""
-    q, hidden = U.shape[1], flat_of(network, intercept)[: K * U.shape[1]].reshape(K, -1)
+    slope = network.negative_slope
+    q, hidden = U.shape[1], flat_of(network, intercept, linear)[: K * U.shape[1]].reshape(K, -1)
     C = (U * weights[:, None]).T @ U / weights.sum()
-    if intercept:
-        C[0, 1:] = C[1:, 0] = 0  # biases and x are scaled apart
     n_effective = weights.sum() ** 2 / (weights**2).sum()
     width = n_effective**-0.2
-    n_outputs = K + intercept
+    n_outputs = K + affine_part(U, intercept, linear).shape[1]
     H = np.zeros((K * q + M * n_outputs,) * 2)
     for i, w in enumerate(hidden):
         sd = np.sqrt(w @ C @ w)
@@ -99,7 +104,8 @@ def second_part(network, U, residual, weights, intercept, slope):
 @pytest.mark.parametrize("intercept", [False, True])
 @pytest.mark.parametrize("beyond", [False, True])
 @pytest.mark.parametrize("slope", [0.0, 0.2])
-def test_agrees_with_slow_numpy(intercept, beyond, slope, monkeypatch):
+@pytest.mark.parametrize("linear", [False, True])
+def test_agrees_with_slow_numpy(intercept, beyond, slope, linear, monkeypatch):
     rng = np.random.default_rng(5)
     X, _, plain = make_two_layer(300, D, K, M, random_state=1)
     X, weights = X * [1.0, 0.3, 2.0], rng.uniform(0.2, 2, 300)
@@ -110,34 +116,37 @@ def test_agrees_with_slow_numpy(intercept, beyond, slope, monkeypatch):
         plain.output_weights,
         hidden_intercept=hidden[:, 0],
         output_intercept=[1.0, -1.0, 0.5] if intercept else None,
+        linear_weights=rng.standard_normal((M, D)) if linear else None,
         negative_slope=slope,
     )
     # A unit that is missing, noise that grows with x, and nothing that the weights explain: they
     # are optimal.
     residual = np.maximum(X[:, :1] - 0.5 * X[:, 1:2], 0) * [0.3, -0.2, 0.3]
     residual += 0.1 * (1 + np.abs(X[:, :1])) * rng.standard_normal((300, M))
-    J, root = jacobian_of(network, X, intercept), np.sqrt(weights)[:, None]
+    J, root = jacobian_of(network, X, intercept, linear), np.sqrt(weights)[:, None]
     explained = (J * root[:, :, None]).reshape(-1, J.shape[2])
     residual -= J @ np.linalg.lstsq(explained, (residual * root).ravel(), rcond=1e-9)[0]
+    if linear:
+        residual *= 0.3  # what is determined worse is a saddle sooner
     # Of the terms beyond Gauss-Newton, leverages have no part.
     share = 0.0 if beyond else 1.0
     monkeypatch.setattr(influence, "_shrunk", lambda terms, chance: (1 - share) * terms)
     Y = network.predict(X) + residual
-    problem = Problem(X, Y, weights, K, network.activation, intercept)
+    problem = Problem(X, Y, weights, K, network.activation, intercept).with_linear(linear)
     point, coordinates = problem.point(network), problem.coordinates
     gauge = UnitGauge(point, coordinates)
     hidden, outputs = influence.Influences(
         problem.sample, point, coordinates, network.activation, share
     ).squared(gauge)
-    found = (hidden * gauge.size**2)[:, gauge.first :], outputs
-    expected = slow_sandwich(network, X, residual, weights, intercept, beyond)
+    found = (hidden * gauge.size**2)[:, gauge.first :], outputs * gauge.output_size**2
+    expected = slow_sandwich(network, X, residual, weights, intercept, linear, beyond)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.sqrt(one), other, rtol=1e-4)
 
 
 def ordered(refinement, network, kind="robust"):
     """W, A and their errors, units in the order of a network."""
-    order, _ = match_neurons(network, refinement.network)
+    order = match_neurons(network, refinement.network).order
     hidden, outputs = refinement.standard_errors(kind)
     found = refinement.network
     W, A = found.hidden_weights[order], found.output_weights[:, order]

@@ -59,9 +59,10 @@ def test_a_start_a_network_and_an_iterable_are_one(samples):
     for other in given[1:]:
         np.testing.assert_array_equal(given[0].network.hidden_weights, other.network.hidden_weights)
     with pytest.raises(
-        TypeError, match="start must be a TwoLayerNetwork, a Start or an iterable of these, got int"
+        TypeError,
+        match="start must be a TwoLayerNetwork, a Start or an iterable of these, got float",
     ):
-        refine(source, 3)
+        refine(source, 3.0)
 
 
 def test_the_next_start_has_its_turn_where_nothing_is_certified(samples):
@@ -113,7 +114,9 @@ def test_what_knows_nothing_of_intercepts_is_not_trusted_with_them(samples):
     solution = TwoLayerRegressor(3, refine=False).fit(X, Y)._fitted.solution
     assert solution.diagnostics.clear
     assert spectral_start(solution).trusted
-    assert not spectral_start(solution, fit_intercept=True).trusted
+    problem = Problem(X, Y, None, 3, Activation(), fit_intercept=True)
+    found = search(problem, [spectral_start(solution)], max_starts=1)
+    assert found.certificate != "spectral"
 
 
 def test_too_few_samples_are_an_error():

@@ -197,7 +197,7 @@ def test_paper_section_6():
         moments = moments_of(X, Y, 10)
         for method, list_ in errors.items():
             estimate = spectral.solve(moments, method=method, random_state=seed).network
-            list_.append(parameter_error(network, estimate))
+            list_.append(parameter_error(network, estimate, up_to_sign=False)[:2])
     hidden, output = np.mean(errors["uwedge"], axis=0)
     assert hidden < 0.005
     assert output < 0.01
@@ -235,7 +235,8 @@ def test_more_features_and_outputs_than_neurons(dtype):
     X, Y, network = make_two_layer(60_000, 100, 8, 20, noise=0.1, random_state=0)
     moments = moments_of(X, Y, 8, compute_dtype=dtype)
     estimate, _ = spectral.solve(moments)
-    hidden, output = parameter_error(network, estimate)
+    hidden, output, wrong_signs, _ = parameter_error(network, estimate)
+    assert wrong_signs == 0
     assert hidden < 0.02
     assert output < 0.002
 

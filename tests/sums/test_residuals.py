@@ -24,7 +24,9 @@ def problem(n, d, k, m, seed=0):
 def assert_sums(residuals, expected):
     for name, value in expected.items():
         got = getattr(residuals, name)
-        np.testing.assert_allclose(got, value, rtol=1e-11, atol=1e-11 * np.abs(value).max())
+        np.testing.assert_allclose(
+            got, value, rtol=1e-11, atol=1e-11 * np.abs(value).max(initial=0)
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -41,6 +43,15 @@ def test_sums_agree_with_numpy(shape, n, slope):
         got = sample.mask_moments(hidden, slope)
         expected = naive.mask_moments(X, hidden, slope, w)
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_fixed", [1, 5])
+def test_units_behind_the_free_ones_are_linear(shape, n_fixed):
+    for k in (0, shape[1]):
+        X, Y, hidden, outputs, weights = problem(300, shape[0], k + n_fixed, shape[2])
+        residuals = Sample(X, Y, weights).residuals(hidden, outputs, 0.3, k)
+        assert_sums(residuals, naive.residuals(X, Y, hidden, outputs, 0.3, weights, k))
 
 
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=4))
