@@ -84,7 +84,7 @@ class Tally:
         self.hits = {}
 
     def add(self, truth, found, refinement):
-        order, _ = match_neurons(truth, found)
+        order = match_neurons(truth, found).order
         with_intercept = bool(np.any(truth.output_intercept))
         for kind in ("robust", "classical"):
             hidden, output = refinement.standard_errors(kind)
@@ -123,7 +123,7 @@ def right(tally, seed, n, inputs, noise, weighting=None, intercept=False, chunk=
     size = noise(X)
     Y = net.predict(X) + size * rng.standard_normal((n, M))
     weights = None if weighting is None else weighting(size[:, 0], rng)
-    model = fastsym.TwoLayerRegressor(K, fit_intercept=intercept, n_jobs=1)
+    model = fastsym.TwoLayerRegressor(K, fit_intercept=intercept, linear=False, n_jobs=1)
     if chunk:
         for first in range(0, n, chunk):
             part = slice(first, first + chunk)

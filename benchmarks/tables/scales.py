@@ -14,6 +14,7 @@ import warnings
 
 import numpy as np
 
+from benchmarks.tables.fits import PAPER
 from fastsym import TwoLayerRegressor, make_two_layer
 from fastsym.metrics import match_neurons
 from fastsym.network import TwoLayerNetwork
@@ -50,7 +51,7 @@ def largest_differences(plain, scaled, X, of_x, of_y):
         np.log10(np.maximum(np.abs(A), 1e-320)) + (top[:, 0] + np.log10(lengths))
     )
     network = TwoLayerNetwork(hidden / lengths[:, None], outputs)
-    order, _ = match_neurons(plain.network_, network)
+    order = match_neurons(plain.network_, network).order
     hidden, outputs = network.hidden_weights[order], network.output_weights[:, order]
     W, A = plain.hidden_weights_, plain.output_weights_
     of_weights = max(
@@ -63,7 +64,7 @@ def largest_differences(plain, scaled, X, of_x, of_y):
 def scales():
     """Print differences of fits of scaled data."""
     X, Y, _ = make_two_layer(N, D, K, M, noise=0.1, random_state=SEED)
-    plain, _ = caught(lambda: TwoLayerRegressor(K).fit(X, Y))
+    plain, _ = caught(lambda: TwoLayerRegressor(K, **PAPER).fit(X, Y))
     print("X times   Y times    predictions   weights   converged_   warnings")
     cases = [
         (f"1e{x}", f"1e{y}", np.full(D, 10.0**x), 10.0**y)
@@ -75,7 +76,8 @@ def scales():
         cases.append((f"columns 1e{exponents.tolist()}", "1", 10.0**exponents, 1.0))
     for of_x, of_y, x_factors, y_factor in cases:
         y_factors = np.full(M, y_factor)
-        model, given = caught(lambda: TwoLayerRegressor(K).fit(X * x_factors, Y * y_factors))  # noqa: B023
+        scaled = X * x_factors, Y * y_factors
+        model, given = caught(lambda: TwoLayerRegressor(K, **PAPER).fit(*scaled))  # noqa: B023
         differences = largest_differences(plain, model, X, x_factors, y_factors)
         print(
             f"{of_x:>7}   {of_y:>7}    {differences[0]:11.1e}   {differences[1]:7.1e}   "
@@ -101,7 +103,7 @@ def digits(seeds):
         X, X_test, Y_fit, Y_test = train_test_split(data.data, Y, random_state=seed)
         with warnings.catch_warnings(record=True) as given:
             warnings.simplefilter("always")
-            model = TwoLayerRegressor(k).fit(X, Y_fit)
+            model = TwoLayerRegressor(k, **PAPER).fit(X, Y_fit)
         n_rank = sum(one.category.__name__ == "RankDeficientWarning" for one in given)
         linear = held_out(LinearRegression().fit(X, Y_fit), X_test, Y_test)
         ridge = held_out(RidgeCV(np.logspace(-3, 4, 15)).fit(X, Y_fit), X_test, Y_test)

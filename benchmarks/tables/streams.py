@@ -16,6 +16,7 @@ import warnings
 import numpy as np
 
 import fastsym
+from benchmarks.tables.fits import PAPER
 from fastsym.refine import refine
 from fastsym.sources import from_arrays
 
@@ -94,7 +95,7 @@ ORDERS = (
 
 def streamed(X, Y, weights, chunk, n_hidden=K):
     """Fit in one pass; the first hundred chunks of that size, then larger ones."""
-    model = fastsym.TwoLayerRegressor(n_hidden)
+    model = fastsym.TwoLayerRegressor(n_hidden, **PAPER)
     first, count = 0, 0
     while first < len(X):
         size = chunk if count < 100 else max(chunk, 5000)
@@ -120,7 +121,9 @@ def outcome(order, seed, n):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         optimum = min(
-            mean_loss(fastsym.TwoLayerRegressor(K).fit(X, Y, weights).network_, X, Y, weights),
+            mean_loss(
+                fastsym.TwoLayerRegressor(K, **PAPER).fit(X, Y, weights).network_, X, Y, weights
+            ),
             mean_loss(
                 refine(from_arrays(X, Y, weights), truth, trusted=True).network, X, Y, weights
             ),

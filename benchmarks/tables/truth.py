@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 import fastsym
+from benchmarks.tables.fits import PAPER
 from fastsym.activation import Activation
 from fastsym.datasets import DISTRIBUTIONS
 from fastsym.refine import refine
@@ -124,7 +125,7 @@ def judge(problem, max_starts=None):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         start = time.perf_counter()
-        model = fastsym.TwoLayerRegressor(k).fit(X, Y)
+        model = fastsym.TwoLayerRegressor(k, **PAPER).fit(X, Y)
         seconds = time.perf_counter() - start
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -240,7 +241,7 @@ def misspecified(problems, seed):
             continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            result = fastsym.TwoLayerRegressor(k).fit(X, Y).refinement_
+            result = fastsym.TwoLayerRegressor(k, **PAPER).fit(X, Y).refinement_
         lack = result.lack_of_fit
         told = {one.category.__name__ for one in caught}
         row = table[kind]
@@ -322,7 +323,7 @@ def told(X, Y, k, **how):
     """Fit and return the model, and the names of the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = fastsym.TwoLayerRegressor(k).fit(X, Y, **how)
+        model = fastsym.TwoLayerRegressor(k, **PAPER).fit(X, Y, **how)
     return model, sorted({one.category.__name__ for one in caught})
 
 
