@@ -149,10 +149,19 @@ def check_alpha(alpha: Any) -> Any:
     raise ValueError(f'alpha must be "auto" or a number of at least 0, got {alpha!r}.')
 
 
-def check_choice(name: str, value: Any) -> None:
-    """Raise ValueError if a parameter is neither a bool nor "auto"."""
-    if not (isinstance(value, bool | np.bool_) or (isinstance(value, str) and value == "auto")):
-        raise ValueError(f'{name} must be True, False or "auto", got {value!r}.')
+def check_choice(name: str, value: Any) -> Any:
+    """Return a parameter that is True, False or "auto".
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, str) and value == "auto":
+        return value
+    raise ValueError(f'{name} must be True, False or "auto", got {value!r}.')
 
 
 def check_negative_slope(slope: Any) -> float:

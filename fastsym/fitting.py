@@ -71,8 +71,8 @@ class Specification:
     def __post_init__(self) -> None:
         check_negative_slope(self.negative_slope)
         check_kind(self.stderr)
-        check_choice("fit_intercept", self.fit_intercept)
-        check_choice("linear", self.linear)
+        for name in ("fit_intercept", "linear"):
+            object.__setattr__(self, name, check_choice(name, getattr(self, name)))
         check_alpha(self.alpha)
         if self.decayed and (self.linear is False or not self.refine):
             raise ValueError(
@@ -220,6 +220,8 @@ def refine_again(source: Passes, before: Fitted, specification: Specification) -
     -------
     fitted : Fitted
     """
+    if not before.network.n_hidden:  # a regression, which is no start
+        return fit(source, replace(specification, n_hidden="auto"))
     solution = before.solution
     start = Start("fit before", before.network)
     if solution is not None:

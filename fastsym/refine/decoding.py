@@ -165,7 +165,7 @@ def _fits_chance(beside: Found) -> bool:
 def _with_linear_units(problem: Problem, beside: Found) -> Iterator[Fit]:
     """Fit units with their signs, and some with large biases for what linear part remains."""
     k, larger, fit = problem.coordinates.n_free, beside.problem, beside.result.lowest
-    for n_linear in range(1, min(_LINEAR_UNITS, k) + 1):
+    for n_linear in range(1, min(_LINEAR_UNITS, k, problem.whiten.shape[1]) + 1):
         left = k - n_linear
         smaller = larger.resized(left)
         fit = smaller.fit(smaller.regressed(without(larger.resized(left + 1), fit, left + 1)))

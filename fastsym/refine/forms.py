@@ -53,7 +53,7 @@ class Form(NamedTuple):
 
     def moments_know(self, n_hidden: int, n_features: int, n_outputs: int) -> bool:
         """Whether the method of moments gives networks of this form and size."""
-        small = n_hidden <= min(n_features, n_outputs)
+        small = 1 <= n_hidden <= min(n_features, n_outputs)
         return small and self.intercept is not True and self.linear is not True
 
 
@@ -116,7 +116,7 @@ def search_forms(
     if beside is None and form.intercept == "auto" and problem_of(True).with_linear().unit < 1:
         largest = problem_of(True)
     largest = largest.with_linear()
-    if alone is not None and (largest.unit >= 1 or not largest.is_dense):
+    if known and alone is not None and (largest.unit >= 1 or not largest.is_dense):
         return alone
     rng = generator_of(random_state)
     if beside is None:
@@ -313,7 +313,11 @@ def _joined(one: Found | None, other: Found) -> Found:
     if one is None:
         return other
     lower = lowest_loss([other.result.lowest, one.result.lowest])
-    result = one.result if lower is one.result.lowest else other.result
+    # One that is as low but for rounding is the same optimum, and its verdict that of a search.
+    bound = lower.residuals.loss * (1 + resolution(other.problem))
+    found = other.result.lowest
+    same = found.exact if lower.exact else found.residuals.loss <= bound
+    result = other.result if same else one.result
     fits = [*one.result.fits, *other.result.fits]
     return other._replace(
         result=result._replace(fits=fits, lows=[*one.result.lows, *other.result.lows])

@@ -118,7 +118,7 @@ class Influences:
 
     def _blocks(self) -> Iterator[_Rows]:
         normal, sample = self._normal, self._sample
-        size = max(1, _BLOCK // max(normal.k * normal.q, normal.outputs.size))
+        size = max(1, _BLOCK // max(normal.k * normal.q, normal.outputs.size, 1))
         for first in range(0, sample.n_samples, size):
             inputs = sample.inputs[first : first + size]
             t = inputs @ self._weights.T

@@ -89,6 +89,7 @@ def result_of(
     if lack.significant and linear < _MUCH_WORSE:
         # The fit has bent to what it cannot follow, and its residual shows anything.
         lack = lack._replace(cause="linear", explained=1 - 1 / (1 - linear))
+    weights = residuals.n_samples, normal_weight
     result = Refinement(
         network=problem.network(fit.point),
         loss=problem.user_loss(residuals) / residuals.weight,
@@ -112,9 +113,7 @@ def result_of(
         alpha=0.0 if decay is None else float(decay.alpha) * output_unit(problem),
         held_out_r2=float("nan") if unknown is None else unknown.predicted.held_out,
         n_hidden_path=() if unknown is None else unknown.path,
-        _errors=StandardErrors(
-            problem, fit.point, normal, noise, residuals.n_samples, normal_weight
-        ),
+        _errors=StandardErrors(problem, fit.point, normal, noise, *weights, decay is not None),
     )
     warn_of_rank(problem.input_moment, problem.whiten)
     if decay is not None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastsym._validation import (
     check_alpha,
+    check_choice,
     check_enough,
     check_n_hidden,
     check_negative_slope,
@@ -160,7 +161,7 @@ def refine(
         sample = spread_sample(source, shape[1])
     whole = sample.n_samples >= source.n_samples
     problem_of = _problems_of(sample, shape, activation, n_jobs, whole)
-    form = Form(fit_intercept, linear)
+    form = Form(check_choice("fit_intercept", fit_intercept), check_choice("linear", linear))
 
     def search_from(problem: Problem, given: Iterable[Start], most: int) -> SearchResult:
         most = min(most, max_starts)

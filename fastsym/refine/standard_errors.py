@@ -68,6 +68,8 @@ class StandardErrors:
         That the optimum is of.
     normal_weight : float
         Weight of the samples that the normal matrix was summed over.
+    decayed : bool, default=False
+        Whether the weights are held small, and no optimum of the loss.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class StandardErrors:
         noise: Matrix,
         n_samples: int,
         normal_weight: float,
+        decayed: bool = False,
     ) -> None:
         self._found: dict[str, Errors | str] = {}
         self._point, self._coordinates = point, problem.coordinates
@@ -95,6 +98,11 @@ class StandardErrors:
                 "standard errors need the normal matrix, which is formed for at most "
                 f"{DENSE_PARAMETERS} hidden weights, and finite; this network has {size}."
             )
+            if decayed:
+                reason = (
+                    "there are no standard errors of weights that are held small (weight decay or "
+                    "ridge): they are not those of a least-squares optimum; use alpha=0."
+                )
             self._found = dict.fromkeys(get_args(Kind), reason)
         else:
             rows = min(KEPT_ROWS, max(_LEAST_ROWS, int(_PRODUCTS / max(size, 1) ** 2)))

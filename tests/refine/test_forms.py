@@ -1,5 +1,7 @@
 """Which parts of the model are found, and that nothing is given to chance."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -188,3 +190,44 @@ def test_a_stream_finds_the_form_too():
     np.testing.assert_allclose(model.loss_, whole.loss_, rtol=5e-3)
     residual = Y[:, 0] - model.predict(X)
     assert residual @ residual / 30_000 <= 1.002 * whole.loss_
+
+
+def test_a_fit_is_as_sure_when_it_is_refined_again():
+    network = network_of(4, 3, 2, 0.5, 12)
+    X, Y = samples(network, 1500, 0.1, 12)
+    for how in ({"fit_intercept": True}, {"fit_intercept": True, "linear": True}):
+        model = TwoLayerRegressor(3, **how).fit(X, Y)
+        assert model.converged_
+        loss = model.loss_
+        model.refine_on(from_arrays(X, Y))
+        assert model.converged_
+        np.testing.assert_allclose(model.loss_, loss, rtol=1e-5)
+
+
+def test_a_regression_is_refined_to_a_regression():
+    rng = np.random.default_rng(13)
+    X = rng.standard_normal((300, 4))
+    y = X @ rng.standard_normal(4) + 3 + rng.standard_normal(300)
+    model = TwoLayerRegressor().fit(X, y)
+    assert model.network_.n_hidden == 0
+    before = model.predict(X)
+    model.refine_on(from_arrays(X, y[:, None]))
+    np.testing.assert_allclose(np.ravel(model.predict(X)), before, rtol=1e-9)
+    assert model.linear_stderr_.shape == (1, 4)
+
+
+def test_one_feature_may_have_many_kinks():
+    rng = np.random.default_rng(14)
+    x = rng.standard_normal((500, 1))
+    y = np.abs(x[:, 0] + 0.3) + np.maximum(x[:, 0] - 1, 0) + 0.05 * rng.standard_normal(500)
+    for k in (2, 3, 4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert TwoLayerRegressor(k).fit(x, y).score(x, y) > 0.98
+
+
+def test_choices_may_come_from_an_array():
+    X, Y, _ = make_two_layer(300, 3, 2, 2, noise=0.1, random_state=0)
+    one = TwoLayerRegressor(2, fit_intercept=np.True_, linear=np.False_).fit(X, Y)
+    other = TwoLayerRegressor(2, fit_intercept=True, linear=False).fit(X, Y)
+    np.testing.assert_array_equal(one.output_weights_, other.output_weights_)
