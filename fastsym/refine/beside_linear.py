@@ -38,7 +38,7 @@ _ROUGH = 1e-2  # what these leave, of what the weights explain by chance
 _LOWER = 2.0  # sigma^2 by which a loss must fall to count
 _GAIN = 4.0  # times (n_coordinates + n_outputs) sigma^2: the most that a unit gains of noise
 _SAME = 0.1  # of what the weights explain by chance: optima as close are one
-_FEW, _MANY = 1, 4  # times the rows for scores: in greedy starts, and near optima
+_MANY = 4  # times the rows for scores, near optima
 _ALIKE = 0.2  # the same, of the squared difference of the predictions
 _CLOSE, _NEAR = 0.05, 1.0  # the same: where the loss is not rough; where roughness keeps them apart
 _IDLE = 4  # kicks in a row that find nothing lower
@@ -127,7 +127,6 @@ class _Search:
 
     def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
         self.problem, self._rng = problem, rng
-        self._some = problem.spread(_FEW * rows_for_scores(problem))
         self._many = problem.spread(_MANY * rows_for_scores(problem))
         self.runs: list[_Run] = []
         self.verdict = Verdict("none", UNTESTED, "no run was made", final=False)
@@ -145,7 +144,7 @@ class _Search:
     def start(self, name: str) -> None:
         """Begin a run."""
         draw = greedy_start if name == "greedy" else random_start
-        hidden = draw(self._some, self._rng)
+        hidden = draw(self.problem, self._rng)
         self.runs.append(_Run(name, self._stepped(hidden, _FIRST)))
 
     def _excess(self, run: _Run) -> float:

@@ -297,13 +297,13 @@ def rows_for_scores(problem: Problem) -> int:
     return max(ROWS, _ROWS_PER_WEIGHT * problem.n_parameters // problem.n_outputs)
 
 
-def greedy_start(some: Problem, rng: np.random.Generator) -> Matrix:
+def greedy_start(problem: Problem, rng: np.random.Generator) -> Matrix:
     """Add units where the residual bends most, a few steps of all of them after each.
 
     Parameters
     ----------
-    some : Problem
-        With a linear part; of some of the samples, where these are many.
+    problem : Problem
+        With a linear part. So many of its samples are used as the units that are there ask for.
     rng : Generator
 
     Returns
@@ -311,28 +311,33 @@ def greedy_start(some: Problem, rng: np.random.Generator) -> Matrix:
     hidden : ndarray of shape (n_hidden, n_coordinates)
         Rows of units, not at an optimum.
     """
-    k = some.coordinates.n_free
-    hidden = np.empty((0, some.coordinates.to_inputs.shape[1]))
+    k = problem.coordinates.n_free
+    hidden = np.empty((0, problem.coordinates.to_inputs.shape[1]))
+    some = problem.spread(rows_for_scores(problem.resized(0)))
     while len(hidden) < k:
         n_rows = min(k - len(hidden), max(1, k // _ROUNDS) if k > 2 * _ROUNDS else 1)
         rows = best_rows(some.resized(len(hidden)), hidden, n_rows, rng, _QUICK)
-        hidden = _moved(some, np.concatenate([hidden, rows]), _STEPS)
+        hidden = np.concatenate([hidden, rows])
+        if (enough := rows_for_scores(problem.resized(len(hidden)))) > some.sample.n_samples:
+            some = problem.spread(enough)
+        hidden = _moved(some, hidden, _STEPS)
     return hidden
 
 
-def random_start(some: Problem, rng: np.random.Generator) -> Matrix:
+def random_start(problem: Problem, rng: np.random.Generator) -> Matrix:
     """Draw rows in random directions, and take some steps.
 
     Parameters
     ----------
-    some : Problem
-        With a linear part; of some of the samples, where these are many.
+    problem : Problem
+        With a linear part. So many of its samples are used as the units ask for.
     rng : Generator
 
     Returns
     -------
     hidden : ndarray of shape (n_hidden, n_coordinates)
     """
+    some = problem.spread(rows_for_scores(problem))
     k, bias = some.coordinates.n_free, int(some.fit_intercept)
     return _moved(some, _drawn(k, projection_of(some), bias, rng), _RANDOM)
 
