@@ -41,6 +41,7 @@ _SAME = 0.1  # of what the weights explain by chance: optima as close are one
 _MANY = 4  # times the rows for scores, near optima
 _ALIKE = 0.2  # the same, of the squared difference of the predictions
 _CLOSE, _NEAR = 0.05, 1.0  # the same: where the loss is not rough; where roughness keeps them apart
+_MOST_WORK = 6e11  # multiplications for normal matrices, after which a search ends
 _IDLE = 4  # kicks in a row that find nothing lower
 _EFFORT = Effort(nearby=200)
 _HOPE = 3.0  # times the promised decrease may come at most
@@ -113,10 +114,11 @@ def search_beside_linear(
     search.runs = [_Run("given", fit) for fit in given]
     for one in range(len(given), max(max_runs, 1)):
         search.start("random" if (one - len(given)) % 2 else "greedy")
-        if one or search.lowest.fit.exact:
+        if one or search.exhausted or search.lowest.fit.exact:
             search.settle()
         say(search.line())
-        if search.judged(last=one == max_runs - 1).final:
+        last = one == max_runs - 1 or search.exhausted
+        if search.judged(last).final or last:
             break
     fits = [run.fit for run in search.runs]
     return SearchResult(fits, search.verdict, fits)
@@ -132,6 +134,7 @@ class _Search:
         self.verdict = Verdict("none", UNTESTED, "no run was made", final=False)
         self._needed = 2 if problem.unit <= AMPLE else 3
         self._tested: tuple[Fit, LackOfFit] | None = None
+        self._work = 0.0
         q = problem.coordinates.to_inputs.shape[1]
         self._most = _GAIN * (q + problem.n_outputs)
 
@@ -140,6 +143,18 @@ class _Search:
         """The run that is lowest."""
         best = lowest_loss([run.fit for run in self.runs])
         return next(run for run in self.runs if run.fit is best)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the search has taken as much time as it may."""
+        return self._work > _MOST_WORK
+
+    def _counted(self, fit: Fit) -> Fit:
+        """Count the multiplications of a minimisation: normal matrices, formed and factored."""
+        k, q = len(fit.point.hidden) - len(self.problem.fixed), fit.point.hidden.shape[1]
+        each = self.problem.sample.n_samples * (k * q) ** 2 / 2 + (k * q) ** 3 / 3
+        self._work += len(fit.history) * each
+        return fit
 
     def start(self, name: str) -> None:
         """Begin a run."""
@@ -178,7 +193,7 @@ class _Search:
         """Improve the runs until enough of them agree, or none gets lower."""
         for _ in range(RUNS * (_ROUNDS + 1)):
             lowest = self.lowest
-            if lowest.fit.exact:
+            if lowest.fit.exact or self.exhausted:
                 break
             near = self._agreeing()
             agreed, smooth = len(near) >= self._needed, self._smoothly_agreed()
@@ -193,19 +208,21 @@ class _Search:
             else:
                 break
         if not self.lowest.fit.exact:
-            self.lowest.fit = self.problem.fit(self.lowest.fit.point)
+            fit = self.problem.fit(self.lowest.fit.point, roughly=self.exhausted)
+            self.lowest.fit = self._counted(fit)
 
     def _kick(self, run: _Run) -> None:
         """Look for lower optima about a run's, where the loss is rough, until it agrees."""
         about, idle = [run.fit], 0
         run.kicked = True
         for start in kicked(self.problem, about, self._rng):
-            about.append(self.problem.fit(start.point(self.problem), roughly=True))
+            fit = self.problem.fit(start.point(self.problem), roughly=True)
+            about.append(self._counted(fit))
             lowest = lowest_loss(about)
             idle += 1
             if run.loss - lowest.residuals.loss > _LOWER * _variance(self.problem, run.fit):
                 run.fit, idle = lowest, 0
-            if idle == _IDLE or (idle == 0 and self._smoothly_agreed()):
+            if idle == _IDLE or self.exhausted or (idle == 0 and self._smoothly_agreed()):
                 break
 
     def _smoothly_agreed(self) -> bool:
@@ -232,7 +249,7 @@ class _Search:
         hope = _HOPE * fit.history[-1].decrement * fit.residuals.loss
         lower = run.loss - _LOWER * _variance(self.problem, run.fit)
         if not fit.exact and fit.residuals.loss - hope < lower:
-            fit = self.problem.fit(fit.point, roughly=True)
+            fit = self._counted(self.problem.fit(fit.point, roughly=True))
         if fit.residuals.loss < lower:
             run.fit, run.failures, run.gain, run.wide = fit, 0, np.inf, None
         else:
@@ -248,12 +265,13 @@ class _Search:
 
     def _stepped(self, hidden: Matrix, steps: int) -> Fit:
         problem = self.problem.resized(len(hidden))
-        return minimise(
+        fit = minimise(
             problem,
             problem.regressed(hidden),
             tolerance=_ROUGH * problem.unit,
             max_evaluations=steps,
         )
+        return self._counted(fit)
 
     def _lack(self) -> LackOfFit:
         fit = self.lowest.fit
@@ -294,6 +312,8 @@ class _Search:
                 f"of {len(self.runs)} independent runs {agreeing} ended at the lowest loss, "
                 f"{self._needed} are needed"
             )
+        if reason and self.exhausted:
+            reason += "; the search ended early, for its time"
         certificate = "none" if reason else "agreement"
         final = not reason or problem.unit >= 1
         self.verdict = Verdict(certificate, lack, reason, final)
