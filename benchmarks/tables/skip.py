@@ -26,7 +26,7 @@ from benchmarks.tables.any_network import (
 from benchmarks.tables.fits import load, one_thread
 from fastsym.plotting import BLUE, GREEN, GREY, SKY, new_axes
 from fastsym.refine.beside_linear import search_beside_linear
-from fastsym.refine.greedy import greedy_start, rows_for_scores
+from fastsym.refine.greedy import greedy_start
 from fastsym.refine.problem import Problem as LeastSquares
 
 CELLS = ((10, 10, 1, 0.0, 0.0), (5, 20, 5, 0.0, 0.0), (10, 10, 1, 0.5, 0.3))
@@ -54,8 +54,7 @@ def fits(samples, rng):
     rows, wide = random_rows(samples, rng), samples.with_linear()
     yield "random", False, samples.fit(samples.regressed(rows))
     yield "beside", True, wide.fit(wide.regressed(rows))
-    some = wide.spread(rows_for_scores(wide))
-    yield "greedy", True, wide.fit(wide.regressed(greedy_start(some, rng)))
+    yield "greedy", True, wide.fit(wide.regressed(greedy_start(wide, rng)))
     yield "search", True, search_beside_linear(wide, rng).lowest
 
 
