@@ -22,6 +22,11 @@ class FittedAttributes:
         return self._found().network
 
     @property
+    def n_hidden_(self) -> int:
+        """Number of hidden units of the fitted network."""
+        return self.network_.n_hidden
+
+    @property
     def diagnostics_(self) -> spectral.Diagnostics:
         """How well the moments determine the network."""
         solution = self._found().solution

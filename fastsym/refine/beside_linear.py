@@ -296,6 +296,11 @@ class _Search:
                 f"the samples do not determine the weights: {problem.n_parameters} of these, "
                 f"{problem.sample.n_effective:.6g} samples of {problem.n_outputs} outputs"
             )
+        elif problem.n_distinct * problem.n_outputs <= problem.n_parameters:
+            reason = (
+                f"{problem.n_distinct} different rows of X with {problem.n_outputs} outputs do not "
+                f"determine {problem.n_parameters} weights"
+            )
         elif lack.significant:
             reason = (
                 f"the residual depends on x (p = {lack.p_value:.2g}): the model is wrong, or the "

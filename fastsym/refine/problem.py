@@ -27,6 +27,7 @@ this share to the squared error.
 """
 
 _EPS = 1e-13
+_SAME = 1e-13  # of their size: projections as near are of equal rows
 _CONSTANT = 1e-26  # share of the square of a feature that rounding leaves of its mean
 EVALUATIONS = 200
 """Evaluations of a minimisation on samples in memory at most."""
@@ -202,6 +203,16 @@ class Problem:
         """
         sample = self.sample
         return sample.n_effective * (residuals.n_samples / sample.n_samples)
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of samples with different x, but for coincidence: equal ones are one equation."""
+        inputs = self.sample.inputs
+        root = inputs[:, 0]
+        along = np.random.default_rng(0).standard_normal(inputs.shape[1] - 1)
+        values = np.sort(inputs[:, 1:] @ along / root)
+        size = max(np.abs(values).max(), float(np.finfo(float).tiny))
+        return 1 + int((np.diff(values) > _SAME * size).sum())
 
     @property
     def is_dense(self) -> bool:
