@@ -27,10 +27,10 @@ SHARES = 1.78 * 10 ** (-np.arange(10) / 4)
 _AMPLE = 50.0  # observations for each weight from which units without a penalty are not doubted
 _DETERMINED = 30.0  # from which decay must be better by more than chance
 _FEWEST_ROWS = 20  # with fewer, parts of them decide nothing but the ridge
-_SURELY, _BARELY = 2.0, 1.0  # standard errors; the latter for units rather than ridge alone
+_SURELY, _BARELY = 2.0, 0.5  # standard errors; the latter for units rather than ridge alone
 _ROWS_FOR_UNITS = 20  # times the coordinates: rows from which units without a penalty are tried
 _LEAST_FREEDOM = 5.0  # observations for each weight that these may have
-_FOLDS = 3
+_FEW, _MORE_FOLDS, _FOLDS = 150, 5, 3  # fewer rows are cut into more parts
 _MANY, _LARGE = 400, 100_000  # rows, or values of X times outputs, for which one part is enough
 _PART = 3  # of which one is held out
 _MOST_ROWS = 8192  # for weight decay
@@ -167,7 +167,8 @@ class _Folds:
         if sample.n_samples >= _MANY or size >= _LARGE:
             self._held_out = [order[::_PART]]
         else:
-            self._held_out = [order[part::_FOLDS] for part in range(_FOLDS)]
+            parts = _MORE_FOLDS if sample.n_samples < _FEW else _FOLDS
+            self._held_out = [order[part::parts] for part in range(parts)]
         self._fitted = [np.setdiff1d(order, rows) for rows in self._held_out]
         self._rng = rng
 
