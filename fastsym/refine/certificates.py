@@ -26,6 +26,7 @@ _RELATIVE = 1e-3  # the same, relative to the loss
 _DETERMINED = 1e-12  # condition of the normal matrix: below it is singular but for rounding
 _FIRMLY = 1e-3  # the same: equations that determine a network beyond doubt
 _TRUSTED = 1e-6  # the same, where the moments found it too
+_NOTHING = 1e-24  # share of the sum of squares that rounding alone leaves of a unit
 _SAME = 1e-6  # squared error of two networks that are one
 _POWER = 1.0  # resolutions of excess loss that the lack of fit must notice to certify by itself
 _SHARE, _MANY = 0.4, 10  # of the starts must agree in doubt, and so many are tried
@@ -117,6 +118,16 @@ def judge_exact(problem: Problem, fits: Sequence[Fit], trusted: bool) -> Verdict
             "the network fits the samples exactly, but they do not determine it: "
             f"{problem.n_parameters} weights, {problem.sample.n_samples} samples of "
             f"{problem.n_outputs} outputs, condition of the normal matrix {condition:.1g}",
+        )
+    k = problem.coordinates.n_free
+    squares = (best.point.outputs[:, :k] ** 2).sum(axis=0) * problem.sample.weight
+    if (squares <= _NOTHING * problem.total).any():
+        dead = np.flatnonzero(squares <= _NOTHING * problem.total).tolist()
+        return Verdict(
+            "none",
+            UNTESTED,
+            f"the network fits the samples exactly without the hidden units {dead}: their weights "
+            "are any",
         )
     others = [one for one in fits if one.exact and one is not best]
     enough = 1 if problem.unit <= AMPLE else 2
