@@ -144,13 +144,13 @@ def test_runs_are_told():
 
 def test_few_different_rows_certify_nothing():
     rng = np.random.default_rng(41)
-    X, Y, _ = drawn(41, 3000, 5, 20, 5, bias=0.5)
+    X, Y, _ = drawn(41, 600, 5, 20, 5, bias=0.5)
     X = np.sign(X)  # 32 different rows
     Y = np.maximum(X @ rng.standard_normal((5, 20)) + rng.standard_normal(20), 0)
-    Y = Y @ rng.standard_normal((20, 5)) + 0.3 * rng.standard_normal((3000, 5))
+    Y = Y @ rng.standard_normal((20, 5)) + 0.3 * rng.standard_normal((600, 5))
     problem = Problem(X, Y, None, 20, Activation(), fit_intercept=True).with_linear()
     assert problem.n_distinct == 32
     found = search_beside_linear(problem)
     assert found.certificate == "none"
     assert "32 different rows" in found.verdict.reason
-    assert Problem(X + Y, Y, None, 1, Activation()).n_distinct == 3000
+    assert Problem(X + Y, Y, None, 1, Activation()).n_distinct == 600
