@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,8 +210,11 @@ class _Settings(NamedTuple):
     ) -> Callable[[bool], Problem]:
         X, Y, weights = sample.X[:], sample.Y[:], sample.weights
         activation, k = Activation(self.moments.negative_slope), self.units
-        return lambda intercept: Problem(
-            X, Y, weights, k, activation, intercept, self.n_jobs, units=units
+        # Staged once, for all that ask.
+        return cache(
+            lambda intercept: Problem(
+                X, Y, weights, k, activation, intercept, self.n_jobs, units=units
+            )
         )
 
 
@@ -278,7 +282,8 @@ class _Summing:
         self._n_evaluations = 0
         self._reservoir = Reservoir((first.X[:], first.Y[:], first.weights))
         self._units: Units | str | None = "of X and Y"
-        found = self._search(first, how.starts(self._solution, first, how.units))
+        problem_of = how.problems(first)
+        found = self._search(problem_of, first, how.starts(self._solution, first, how.units))
         self._units = found.problem.units  # in which all sums are
         self._certified = found.result.certified
         self._begin_at(found.problem, found.result.lowest)
@@ -298,38 +303,43 @@ class _Summing:
         if self._expansion.new.weight < _NEW * self._expansion.before.weight:
             return self
         sample = self._reservoir.sample(in_order=False)
-        problem = self._present(sample)
+        problem_of = self._how.problems(sample, self._units)
+        problem = self._present(problem_of)
         try:
             normal = problem.normal(self._expansion.point(problem))
         except np.linalg.LinAlgError:
             normal = None
         fit = self._expansion.step(problem, normal)
         if not (self._certified and is_near_optimum(problem, fit)):
-            found, fit = self._judged(problem, sample)
+            found, fit = self._judged(problem_of, sample)
             self._certified, problem = found.result.certified, found.problem
         self._begin_at(problem, fit)
         return self
 
-    def _present(self, sample: PairedRows) -> Problem:
+    def _present(self, problem_of: Callable[[bool], Problem]) -> Problem:
         """Return the problem of the form that sums are in."""
-        problem = self._how.problems(sample, self._units)(self._form.intercept is True)
-        return problem.with_linear(self._form.linear is True)
+        problem = problem_of(self._form.intercept is True)
+        return problem.with_linear() if self._form.linear is True else problem
 
     def _begin_at(self, problem: Problem, fit: Fit) -> None:
         self._form = Form(problem.fit_intercept, problem.linear)
         self._expansion = Expansion(problem, fit, self._how.n_jobs)
 
     def _judged(
-        self, problem: Problem, sample: PairedRows, max_starts: int = MAX_STARTS
+        self,
+        problem_of: Callable[[bool], Problem],
+        sample: PairedRows,
+        max_starts: int = MAX_STARTS,
     ) -> tuple[Found, Fit]:
         """Search on the reservoir, and pick its optimum or the step of the sums."""
+        problem = self._present(problem_of)
         # The present point is trusted as the moments that it came from.
         trusted = self._solution is not None and spectral_start(self._solution).trusted
         point = self._expansion.point(problem)
         # A point belongs to one form.
         here = point if self._form == self._how.form else problem.network(point)
         start = Start(_PRESENT, here, trusted)
-        found = self._search(sample, [start], max_starts)
+        found = self._search(problem_of, sample, [start], max_starts)
         if Form(found.problem.fit_intercept, found.problem.linear) != self._form:
             return found, found.result.lowest
         # Of the fit that began there: others may have their units in another order.
@@ -337,7 +347,11 @@ class _Summing:
         return found, chosen(problem, step, found.result.lowest)
 
     def _search(
-        self, sample: PairedRows, starts: list[Start], max_starts: int = MAX_STARTS
+        self,
+        problem_of: Callable[[bool], Problem],
+        sample: PairedRows,
+        starts: list[Start],
+        max_starts: int = MAX_STARTS,
     ) -> Found:
         """Search on samples in memory."""
         how = self._how
@@ -347,7 +361,7 @@ class _Summing:
             return search(problem, each, min(most, max_starts))
 
         problem, found = search_forms(
-            how.problems(sample, self._units),
+            problem_of,
             starts,
             how.form,
             search_from,
@@ -376,10 +390,11 @@ class _Summing:
     def result(self) -> Estimate:
         """Return the estimate from all samples so far."""
         sample = self._reservoir.sample()
-        problem = self._present(sample)
+        problem_of = self._how.problems(sample, self._units)
+        problem = self._present(problem_of)
         n_evaluations, solution = self._n_evaluations, self._solution
         max_starts = MAX_STARTS if self._certified else _FEW
-        (problem, found), fit = self._judged(problem, sample, max_starts)
+        (problem, found), fit = self._judged(problem_of, sample, max_starts)
         if found.certificate == "exact" and not is_rounding(problem, fit.residuals):
             found = found.doubted("the rows that are held are without noise, the others are not")
             loss = problem.user_loss(fit.residuals) / fit.residuals.weight
