@@ -20,10 +20,20 @@ class Stream:
     Parameters
     ----------
     specification : Specification
+
+    Raises
+    ------
+    ValueError
+        If weights are to be held small, which needs samples that can be read again.
     """
 
     def __init__(self, specification: Specification) -> None:
         how = self._how = specification
+        if how.decayed:
+            raise ValueError(
+                f"alpha={how.alpha!r} needs samples that can be read more than once: use fit, or "
+                "refine_on after the stream; or alpha=0."
+            )
         check_n_hidden(how.n_hidden)
         self._moments = self._moments_of(how.n_hidden)
         self._refiner: StreamRefiner | None = None
@@ -42,9 +52,13 @@ class Stream:
         how, k = self._how, check_n_hidden(self._how.n_hidden)
         if k is not None and not how.form.moments_know(k, n_features, n_outputs):
             self._moments = self._moments_of(1)  # for the sums of first and second order
-        seed = how.random_state
         self._refiner = StreamRefiner(
-            self._moments, n_hidden=k, form=how.form, n_jobs=how.n_jobs, random_state=seed
+            self._moments,
+            n_hidden=k,
+            form=how.form,
+            decay=how.alpha == "auto",
+            n_jobs=how.n_jobs,
+            random_state=how.random_state,
         )
 
     def take(

@@ -94,6 +94,13 @@ def test_linear_part_and_intercepts_are_asked_for_or_found(files, run, tmp_path)
                 network.hidden_weights, network.output_weights, linear_weights=L
             ), found)._replace(wrong_signs=0)  # fmt: skip
             assert max(error) < 0.05
+    code, _, err = run(*args, "--alpha", -1)
+    assert code != 0
+    assert "alpha must be" in err
+    assert run(*args, "--alpha", 1)[0] == 0
+    held = TwoLayerNetwork.load(model)
+    assert 0 < np.linalg.norm(held.output_weights) < np.linalg.norm(found.output_weights)
+    found.save(model)
     assert run("info", model)[1].split()[-4:] == ["linear_part", "True", "negative_slope", "0"]
     assert run("predict", model, tmp_path / "X.npy", "-o", tmp_path / "P.npy")[0] == 0
     np.testing.assert_allclose(np.load(tmp_path / "P.npy"), found.predict(X), atol=1e-12)

@@ -62,6 +62,13 @@ def fit(
             "units stand for it.",
         ),
     ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight decay, 0 for none; by default none unless --hidden is auto and rows that "
+            "are left out are predicted better with it."
+        ),
+    ] = None,
     checkpoint: CheckpointOption = None,
     every: EveryOption = "60s",
     dask: Annotated[
@@ -80,7 +87,7 @@ def fit(
     Refined, the files are read two to four times; with --no-refine once, and --method counts.
     """
     check_folder(out)
-    for name, asked in (("--intercept", intercept), ("--linear", linear)):
+    for name, asked in (("--intercept", intercept), ("--linear", linear), ("--alpha", alpha)):
         if asked and not refine:
             raise ValueError(f"{name} needs --refine: moments know nothing of it.")
     if method != "uwedge" and (refine or checkpoint is not None or dask is not None):
@@ -99,6 +106,7 @@ def fit(
         refine=refine,
         fit_intercept="auto" if intercept is None else intercept,
         linear="auto" if linear is None else linear,
+        alpha="auto" if alpha is None else alpha,
         negative_slope=negative_slope,
         compute_dtype=compute_dtype,
         n_jobs=jobs,

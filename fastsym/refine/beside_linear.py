@@ -220,7 +220,7 @@ class _Search:
             about.append(self._counted(fit))
             lowest = lowest_loss(about)
             idle += 1
-            if run.loss - lowest.residuals.loss > _LOWER * _variance(self.problem, run.fit):
+            if run.loss - lowest.residuals.loss > _LOWER * self.problem.variance(run.fit.residuals):
                 run.fit, idle = lowest, 0
             if idle == _IDLE or self.exhausted or (idle == 0 and self._smoothly_agreed()):
                 break
@@ -240,14 +240,14 @@ class _Search:
         if run.wide is None:
             run.wide = self._with_more(run.fit)
             fall = run.loss - run.wide.residuals.loss
-            run.gain = max(fall, 0.0) / _variance(self.problem.resized(k + 1), run.wide)
+            run.gain = max(fall, 0.0) / self.problem.resized(k + 1).variance(run.wide.residuals)
         if run.failures < _FAILURES - 1:
             fit = self._with_less(run.wide, keep=k, rank=run.failures)
         else:
             fit = self._with_less(self._with_more(run.wide), keep=k)
             fit = self._with_less(fit, keep=k + 1)
         hope = _HOPE * fit.history[-1].decrement * fit.residuals.loss
-        lower = run.loss - _LOWER * _variance(self.problem, run.fit)
+        lower = run.loss - _LOWER * self.problem.variance(run.fit.residuals)
         if not fit.exact and fit.residuals.loss - hope < lower:
             fit = self._counted(self.problem.fit(fit.point, roughly=True))
         if fit.residuals.loss < lower:
@@ -332,12 +332,6 @@ class _Search:
             f"fastsym: run {len(self.runs)}: loss {loss:.6g} after {run.rounds} rounds of adding "
             f"and dropping units ({run.name})"
         )
-
-
-def _variance(problem: Problem, fit: Fit) -> float:
-    """Mean squared residual of an output, corrected for the weights: sigma^2."""
-    observations = problem.sample.n_effective * problem.n_outputs
-    return fit.residuals.loss / max(observations - problem.n_parameters, 1.0)
 
 
 def _apart(one: Matrix, other: Matrix) -> float:

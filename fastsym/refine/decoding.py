@@ -53,28 +53,12 @@ def costs_chance(smaller: Found, larger: Found) -> bool:
     if without.exact or with_them.exact:
         return without.exact
     problem = larger.problem
-    fall = (without.residuals.loss - with_them.residuals.loss) / variance(problem, with_them)
+    fall = (without.residuals.loss - with_them.residuals.loss) / problem.variance(
+        with_them.residuals
+    )
     extra = problem.n_parameters - smaller.problem.n_parameters
     deviations, more = _CHANCE
     return bool(fall <= extra + deviations * np.sqrt(2 * extra) + more)
-
-
-def variance(problem: Problem, fit: Fit) -> float:
-    """Estimate the variance of the noise at an optimum, in the unit of the loss.
-
-    Parameters
-    ----------
-    problem : Problem
-    fit : Fit
-
-    Returns
-    -------
-    variance : float
-        Positive.
-    """
-    n = problem.sample.n_effective * problem.n_outputs
-    loss = fit.residuals.loss
-    return max(loss, np.finfo(float).tiny) / max(n - problem.n_parameters, 1.0)
 
 
 def without_linear(problem: Problem, beside: Found, say: Say = silent) -> Found:
@@ -99,7 +83,7 @@ def without_linear(problem: Problem, beside: Found, say: Say = silent) -> Found:
         Certified as `beside` is.
     """
     best, k = beside.result.lowest, problem.coordinates.n_free
-    unit = variance(beside.problem, best)
+    unit = beside.problem.variance(best.residuals)
     fits: list[Fit] = []
     for optimum in _near(beside):
         fits = _ordered([*fits, *map(problem.fit, _signed(problem, optimum, unit))])
@@ -159,7 +143,7 @@ def _fits_chance(beside: Found) -> bool:
     k, q = problem.coordinates.n_free, problem.coordinates.to_inputs.shape[1]
     assert problem.projection is not None
     least = problem.projection.regress(fit.point.hidden[:k]).saliencies(k).min()
-    return bool(least < _LEAST * (q + problem.n_outputs) * variance(problem, fit))
+    return bool(least < _LEAST * (q + problem.n_outputs) * problem.variance(fit.residuals))
 
 
 def _with_linear_units(problem: Problem, beside: Found) -> Iterator[Fit]:

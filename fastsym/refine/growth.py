@@ -146,9 +146,7 @@ class _Growth:
 
     def _variance(self, fit: Fit) -> float:
         """Of the noise, in the unit of the loss."""
-        problem = self._problem.resized(self.units(fit))
-        freedom = problem.sample.n_effective * problem.n_outputs - problem.n_parameters
-        return fit.residuals.loss / max(freedom, 1.0)
+        return self._problem.resized(self.units(fit)).variance(fit.residuals)
 
     def cost(self, fit: Fit, other: Fit) -> float:
         """Loss, and what its units explain of noise, its variance that of the lower of two."""

@@ -196,6 +196,23 @@ class Problem:
         """
         return self.n_parameters / (self.sample.n_effective * self.n_outputs)
 
+    def variance(self, residuals: Residuals) -> float:
+        """Estimate the variance of the noise of an output at an optimum, in the unit of the loss.
+
+        Parameters
+        ----------
+        residuals : Residuals
+            There, of these samples.
+
+        Returns
+        -------
+        variance : float
+            Loss over the observations less the weights; positive.
+        """
+        observations = self.sample.n_effective * self.n_outputs
+        loss = max(residuals.loss, float(np.finfo(float).tiny))
+        return loss / max(observations - self.n_parameters, 1.0)
+
     def effective(self, residuals: Residuals) -> float:
         """Effective number of the samples that residuals were summed over.
 

@@ -148,7 +148,7 @@ def refine(
     check_rereadable(source)
     source = as_passes(source, callback)
     starts: Iterator[Start] = iter(())
-    if isinstance(start, int | str):
+    if isinstance(start, int | np.integer | str):
         k = check_n_hidden(start) or 1
         shape = source.n_features, k, source.n_outputs
         activation = Activation(check_negative_slope(negative_slope or 0.0))

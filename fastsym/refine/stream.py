@@ -69,6 +69,9 @@ class StreamRefiner:
         Number of hidden units. None: that of the moments' frame.
     form : Form
         Parts of the model beside the units. "auto": as the rows that are held ask for.
+    decay : bool, default=True
+        Whether weights may be held small as long as all rows are held, as by
+        `fastsym.refine.refine` of "auto".
     n_jobs : int, default=None
         Threads at most.
     random_state : None, int, RandomState or Generator
@@ -91,10 +94,11 @@ class StreamRefiner:
         *,
         n_hidden: int | None = None,
         form: Form = PLAIN,
+        decay: bool = True,
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
-        self._how = _Settings(moments, n_hidden, form, n_jobs, random_state)
+        self._how = _Settings(moments, n_hidden, form, decay, n_jobs, random_state)
         self._stage: _Stage = _FirstSamples(self._how)
         self._n_taken = 0
 
@@ -162,6 +166,7 @@ class _Settings(NamedTuple):
     moments: MomentAccumulator
     n_hidden: int | None
     form: Form
+    decay: bool
     n_jobs: int | None
     random_state: Any
 
@@ -176,19 +181,20 @@ class _Settings(NamedTuple):
         assert d is not None and m is not None
         return self.form.moments_know(n_hidden, d, m)
 
-    def believes(self, start: Start, sample: PairedRows) -> bool:
-        """Whether a first guess from the moments says how many units there are."""
-        return self.form == PLAIN or describes(sample, start, n_jobs=self.n_jobs)
+    def doubts(self, starts: list[Start], sample: PairedRows) -> bool:
+        """Whether the moments' first guess does not say how many units there are."""
+        given = self.n_hidden is not None or self.form == PLAIN
+        return not given and not (starts and describes(sample, starts[0], n_jobs=self.n_jobs))
 
     def counted(self, sample: PairedRows) -> int:
         """Count the units: those of the moments' frame, if their network describes the samples."""
-        k = self.units
-        if self.n_hidden is None and self.form != PLAIN:
-            starts = self.starts(self.solve(), sample, k)
-            if not (starts and self.believes(starts[0], sample)):
-                problem = self.problems(sample)(self.form.intercept is not False).with_linear()
-                k = max(predictive(problem, self.random_state).n_hidden, 1)
-        return k
+        if self.n_hidden is None and self.doubts(
+            self.starts(self.solve(), sample, self.units), sample
+        ):
+            problem = self.problems(sample)(self.form.intercept is not False).with_linear()
+            # What is summed is the loss alone.
+            return max(predictive(problem, self.random_state, decay=False).n_hidden, 1)
+        return self.units
 
     def solve(self) -> SpectralSolution | None:
         if not self.moments_know(self.units):
@@ -260,13 +266,13 @@ class _FirstSamples:
         if how.moments_know(k):
             solution = solve_or_warn(lambda: moments, how.random_state)
             starts = how.starts(solution, sample, k)
-        unknown = how.n_hidden is None and not (starts and how.believes(starts[0], sample))
         refinement = refine(
             sample,
-            "auto" if unknown else starts or k,
+            "auto" if how.doubts(starts, sample) else starts or k,
             sample=sample,
             fit_intercept=how.form.intercept,
             linear=how.form.linear,
+            alpha="auto" if how.decay else 0,
             negative_slope=how.moments.negative_slope,
             n_jobs=how.n_jobs,
             random_state=how.random_state,
@@ -282,8 +288,8 @@ class _Summing:
         self._n_evaluations = 0
         self._reservoir = Reservoir((first.X[:], first.Y[:], first.weights))
         self._units: Units | str | None = "of X and Y"
-        problem_of = how.problems(first)
-        found = self._search(problem_of, first, how.starts(self._solution, first, how.units))
+        starts = how.starts(self._solution, first, how.units)
+        found = self._search(how.problems(first), first, starts)
         self._units = found.problem.units  # in which all sums are
         self._certified = found.result.certified
         self._begin_at(found.problem, found.result.lowest)
@@ -360,13 +366,8 @@ class _Summing:
             each = self._starts(problem, sample, next(iter(given)))
             return search(problem, each, min(most, max_starts))
 
-        problem, found = search_forms(
-            problem_of,
-            starts,
-            how.form,
-            search_from,
-            random_state=how.random_state,
-        )
+        form, seed = how.form, how.random_state
+        problem, found = search_forms(problem_of, starts, form, search_from, random_state=seed)
         self._n_evaluations += sum(len(one.history) for one in found.fits)
         return Found(problem, no_worse_than_nothing(problem, found))
 

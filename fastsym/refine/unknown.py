@@ -45,7 +45,7 @@ def search_unknown(
     """Find the number of units, and the optimum; or the network that predicts best.
 
     Units join beside a free linear part while they explain more than noise, or with weight decay
-    while others samples are predicted better. Where the first describe the samples, the optimum is
+    while other samples are predicted better. Where the first describe the samples, the optimum is
     searched for in the smallest form, as for a number of units that is given.
 
     Parameters
@@ -60,11 +60,12 @@ def search_unknown(
     unknown : Unknown
     """
     problem = problem_of(form.intercept is not False).with_linear()
-    predicted = predictive(problem, random_state, say, decay=decay)
-    path = _path(problem, predicted)
     fixed = form.linear is False  # a linear part is not wanted: units stand for it
+    # Decay is for networks with a linear part.
+    predicted = predictive(problem, random_state, say, decay=decay and not fixed)
+    path = _path(problem, predicted)
     k = max(predicted.n_hidden, int(fixed))
-    if predicted.decay is not None and not fixed:
+    if predicted.decay is not None:
         return Unknown(_decayed(predicted, _why(predicted)), predicted, path)
     if k == 0:
         fit = predicted.problem.fit(predicted.point)

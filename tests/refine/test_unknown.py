@@ -129,6 +129,33 @@ def test_a_weight_decay_that_is_given():
     np.testing.assert_allclose(scaled.predict(X) / 1e90, model.predict(X), atol=2e-3)
 
 
+def test_streams_take_no_weight_decay_and_say_so():
+    X, y = datasets.load_diabetes(return_X_y=True)
+    with pytest.raises(ValueError, match=r"alpha=1\.0 needs samples that can be read"):
+        TwoLayerRegressor(alpha=1.0).partial_fit(X, y)
+    for alpha in ("auto", 0):
+        model = quietly_streamed(X, y, alpha=alpha)
+        assert (model.refinement_.alpha > 0) <= (alpha == "auto")
+        assert np.isnan(model.refinement_.held_out_r2) == (alpha == 0)
+
+
+def quietly_streamed(X, y, **how):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = TwoLayerRegressor(**how).partial_fit(X, y)
+        assert model.n_hidden_ >= 0
+    return model
+
+
+def test_without_a_linear_part_nothing_is_held_small():
+    X, y = datasets.load_diabetes(return_X_y=True)
+    model = quietly(X, y, linear=False)
+    assert model.n_hidden_ >= 1
+    assert model.refinement_.alpha == 0
+    assert np.isnan(model.refinement_.held_out_r2)
+    assert not model.linear_weights_.any()
+
+
 @pytest.mark.parametrize("how", [{"alpha": -1}, {"alpha": "much"}, {"alpha": np.inf}])
 def test_other_alphas_are_refused(how):
     with pytest.raises(ValueError, match='alpha must be "auto" or a number'):
